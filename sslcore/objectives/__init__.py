@@ -1,0 +1,28 @@
+"""The equations: pure functions of tensors, one file a family."""
+
+from __future__ import annotations
+
+from sslcore.objectives.collapse import effective_rank, embedding_std
+from sslcore.objectives.contrastive import info_nce, nt_xent
+from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
+from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
+from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
+
+__all__ = [
+    "BarlowTerms",
+    "VICRegTerms",
+    "barlow_twins",
+    "dino_loss",
+    "effective_rank",
+    "embedding_std",
+    "ibot_patch_loss",
+    "info_nce",
+    "koleo",
+    "masked_pixel_loss",
+    "negative_cosine",
+    "nt_xent",
+    "patchify",
+    "unpatchify",
+    "update_center",
+    "vicreg",
+]
