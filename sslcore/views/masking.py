@@ -1,0 +1,106 @@
+"""Which patches to hide: uniformly at random (MAE) or in rectangular blocks (BEiT)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sslcore.validate import require
+from sslcore.views.draws import check_range, uniform
+
+
+class MaskIndices(NamedTuple):
+    """A random mask in the three forms a masked autoencoder uses.
+
+    ids_keep (B, M) long: visible patches, in random order. ids_restore (B, N) long: where patch i sits in the
+    sequence [visible, hidden]. mask (B, N) bool: True = hidden.
+    """
+
+    ids_keep: Tensor
+    ids_restore: Tensor
+    mask: Tensor
+
+
+def _kept(num_patches: int, ratio: float) -> int:
+    require(num_patches >= 2, f"num_patches: expected at least 2, got {num_patches}")
+    require(0.0 < ratio < 1.0, f"ratio: expected a fraction strictly between 0 and 1, got {ratio}")
+    # 1e-9 undoes float error: 10 * (1 - 0.9) must keep one patch
+    kept = int(num_patches * (1 - ratio) + 1e-9)
+    require(0 < kept < num_patches, f"ratio: {ratio} of {num_patches} patches leaves {kept} visible")
+    return kept
+
+
+def random_mask(
+    batch: int,
+    num_patches: int,
+    ratio: float = 0.75,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> MaskIndices:
+    """Hide a uniformly random subset of patches, a different one for each image.
+
+    Keeps int(num_patches * (1 - ratio)) patches: sort uniform noise, keep the first. Raises ValueError when batch
+    < 1, ratio is not inside (0, 1), or no patch would stay visible or hidden. Source: MAE, arXiv 2111.06377, sec. 3.
+    """
+    require(batch >= 1, f"batch: expected at least 1, got {batch}")
+    kept = _kept(num_patches, ratio)
+    order = uniform((batch, num_patches), generator, device).argsort(1)
+    ids_restore = order.argsort(1)
+    return MaskIndices(order[:, :kept].contiguous(), ids_restore, ids_restore >= kept)
+
+
+def block_mask(
+    batch: int,
+    grid: tuple[int, int],
+    ratio: float = 0.4,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    min_patches: int | None = None,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    max_blocks: int = 24,
+) -> Tensor:
+    """Hide rectangular blocks until exactly the asked share of patches is hidden, in each image.
+
+    for block in 1..max_blocks: area ~ U(min_patches, patches still to hide), aspect log-uniform, place uniform.
+    Patches are hidden in the order in which blocks reach them; the block that would overshoot is cut by rows. Patches
+    no block reached come last, in random order. Returns (B, h*w) bool, True = hidden, with
+    h*w - int(h*w * (1 - ratio)) True in every row. min_patches defaults to 16 of a 14x14 grid, in proportion.
+    Raises ValueError on an empty grid, ratio outside (0, 1) or aspect out of order. Source: BEiT, arXiv 2106.08254,
+    algorithm 1, which lets the count vary slightly; a fixed count keeps batches rectangular.
+    """
+    require(batch >= 1, f"batch: expected at least 1, got {batch}")
+    height, width = grid
+    require(height >= 1 and width >= 1, f"grid: expected positive sides, got {grid}")
+    check_range("aspect", aspect)
+    require(max_blocks >= 1, f"max_blocks: expected at least 1, got {max_blocks}")
+    num_patches = height * width
+    hidden = num_patches - _kept(num_patches, ratio)
+    smallest = max(1, round(num_patches * 16 / 196)) if min_patches is None else min_patches
+    require(smallest >= 1, f"min_patches: expected at least 1, got {min_patches}")
+    draws = uniform((max_blocks, 4, batch, 1, 1), generator, device)
+    tie = uniform((batch, num_patches), generator, device)
+    device = draws.device
+    row = torch.arange(height, device=device).view(1, -1, 1)
+    column = torch.arange(width, device=device).view(1, 1, -1)
+    reached = torch.full((batch, height, width), max_blocks, device=device, dtype=torch.float32)
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for step in range(max_blocks):
+        size, shape, y, x = draws[step]
+        left = hidden - (reached < max_blocks).sum((1, 2), keepdim=True)
+        area = smallest + size * (left - smallest).clamp(min=0)
+        tall = torch.exp(0.5 * (low + (high - low) * shape))
+        block_height = (area.sqrt() * tall).round().clamp(1, height)
+        block_width = (area.sqrt() / tall).round().clamp(1, width)
+        top = (y * (height - block_height + 1)).floor()
+        first = (x * (width - block_width + 1)).floor()
+        inside = (row >= top) & (row < top + block_height) & (column >= first) & (column < first + block_width)
+        reached = torch.where(inside & (reached == max_blocks), float(step), reached)
+    # within a block, row-major order; beyond all blocks, random order
+    place = torch.arange(num_patches, device=device) / num_patches
+    reached = reached.flatten(1)
+    rank = reached + torch.where(reached == max_blocks, tie, place)
+    chosen = rank.argsort(dim=1, stable=True)[:, :hidden]
+    return torch.zeros(batch, num_patches, dtype=torch.bool, device=device).scatter_(1, chosen, True)
