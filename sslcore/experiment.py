@@ -48,7 +48,7 @@ def decide(effect: float, interval: tuple[float, float], margin: float, higher_i
     return "inconclusive"
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """Result of `compare`. `effect` = mean over seeds of treatment - control; `interval` = its 95 % t-interval."""
 
@@ -102,7 +102,7 @@ class Comparison:
         record["interval"] = list(self.interval)
         return merge_evidence(folder, self.slug, self.scale, claims={self.key: record})
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.table("text")
 
     def _repr_markdown_(self) -> str:
