@@ -1,0 +1,25 @@
+"""The progress bar, and when there is one."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from typing import Any
+
+
+def wants_bar(progress: bool | None) -> bool:
+    """What was asked for; if nothing was, a bar on a terminal or in a notebook, and never under CI."""
+    if progress is not None:
+        return progress
+    return not os.environ.get("CI") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+
+
+def progress_bar(done: int, steps: int, name: str, progress: bool | None) -> Any:
+    """The steps still to do, as a tqdm that may be silent."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm.auto complains where ipywidgets is missing and draws text instead
+        from tqdm.auto import tqdm
+
+    silent = not wants_bar(progress)
+    return tqdm(range(done, steps), initial=done, total=steps, desc=name, disable=silent, leave=False)

@@ -1,0 +1,120 @@
+"""This process's place among the ranks, and what a method needs to run on several of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from sslcore.distributed import mean_over_ranks
+from sslcore.validate import require
+
+
+class Ranks:
+    """The default process group if torch.distributed has one, else a single process."""
+
+    def __init__(self) -> None:
+        running = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        self.group = dist.group.WORLD if running else None
+        self.rank = dist.get_rank() if running else 0
+        self.size = dist.get_world_size() if running else 1
+
+    def part(self, batch_size: int) -> slice:
+        """This rank's rows of a batch. Raises ValueError unless the batch divides evenly."""
+        require(isinstance(batch_size, int) and batch_size >= 1, f"batch_size: expected at least 1, got {batch_size!r}")
+        require(
+            batch_size % self.size == 0,
+            f"batch_size: expected a multiple of the {self.size} ranks, got {batch_size}",
+        )
+        rows = batch_size // self.size
+        return slice(self.rank * rows, (self.rank + 1) * rows)
+
+    def device(self, wanted: str | torch.device | None) -> torch.device:
+        """The device asked for; by default the first CUDA device, or this rank's own under torchrun, else the CPU."""
+        if wanted is not None:
+            return torch.device(wanted)
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+
+    def wrap(self, method: nn.Module, device: torch.device) -> nn.Module:
+        """The method itself, or under DistributedDataParallel with BatchNorm over all ranks.
+
+        BatchNorm layers are exchanged in place; they keep their weights and statistics.
+        Buffers are not broadcast: every rank moves its own queue and centre by the same global numbers.
+        """
+        if self.group is None:
+            return method
+        convert_batch_norm(method, self.group, device)
+        return nn.parallel.DistributedDataParallel(
+            method,
+            device_ids=[device] if device.type == "cuda" else None,
+            process_group=self.group,
+            broadcast_buffers=False,
+            static_graph=True,  # a mask token that a method leaves unused is then no error
+        )
+
+    @contextmanager
+    def entered(self, method: nn.Module) -> Iterator[None]:
+        """Let the method's objective see the group while the run lasts."""
+        method.group = self.group
+        try:
+            yield
+        finally:
+            method.group = None
+
+
+class GlobalBatchNorm(_BatchNorm):
+    """BatchNorm whose statistics are those of the batch of all ranks, on any device.
+
+    torch.nn.SyncBatchNorm does the same, faster, but on CUDA only. Input (n, C, ...), equal n on every rank.
+    """
+
+    group: dist.ProcessGroup | None = None
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        require(input.ndim >= 2, f"input: expected at least 2 dimensions, got shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalised input, same shape."""
+        if not self.training or not dist.is_initialized():
+            return super().forward(input)
+        over = [0, *range(2, input.ndim)]
+        shape = [1, -1, *[1] * (input.ndim - 2)]
+        x = input.float()
+        mean = mean_over_ranks(x.mean(over), self.group)
+        # Centred first: the mean of squares would cancel where the mean is large.
+        centred = x - mean.view(shape)
+        var = mean_over_ranks(centred.square().mean(over), self.group)
+        if self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            count = input.numel() // input.shape[1] * dist.get_world_size(self.group)
+            weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
+            self.running_var.lerp_((var.detach() * count / max(1, count - 1)).to(self.running_var.dtype), weight)
+        out = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+
+def convert_batch_norm(module: nn.Module, group: dist.ProcessGroup, device: torch.device) -> None:
+    """Exchange every BatchNorm inside `module`, in place, for one with statistics over all ranks of `group`."""
+    for name, child in module.named_children():
+        if not isinstance(child, _BatchNorm) or isinstance(child, (nn.SyncBatchNorm, GlobalBatchNorm)):
+            convert_batch_norm(child, group, device)
+        elif device.type == "cuda":
+            setattr(module, name, nn.SyncBatchNorm.convert_sync_batchnorm(child, group))
+        else:
+            other = GlobalBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            # The same tensors, because the optimiser already holds them.
+            other._parameters, other._buffers = child._parameters, child._buffers
+            other.group = group
+            setattr(module, name, other.train(child.training))
