@@ -1,22 +1,34 @@
 """Networks that turn images into tokens, heads on top of them, and their moving averages."""
 
+from sslcore.backbones.attention import attention_weights
 from sslcore.backbones.convnets import StagedConvNet, resnet18, small_convnet
+from sslcore.backbones.create import BACKBONES, create_backbone
+from sslcore.backbones.decoder import MAEDecoder
 from sslcore.backbones.ema import ema_copy, update_ema
 from sslcore.backbones.heads import DINOHead, Prototypes, mlp
+from sslcore.backbones.positions import sincos_positions
+from sslcore.backbones.timm_bridge import TimmBackbone, timm_backbone
 from sslcore.backbones.timm_vit import load_timm_vit
 from sslcore.backbones.tokens import Tokens
 from sslcore.backbones.vit import VisionTransformer
 
 __all__ = [
+    "BACKBONES",
     "DINOHead",
+    "MAEDecoder",
     "Prototypes",
     "StagedConvNet",
+    "TimmBackbone",
     "Tokens",
     "VisionTransformer",
+    "attention_weights",
+    "create_backbone",
     "ema_copy",
     "load_timm_vit",
     "mlp",
     "resnet18",
+    "sincos_positions",
     "small_convnet",
+    "timm_backbone",
     "update_ema",
 ]

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from sslcore.backbones.timm_bridge import timm_preprocess
 from sslcore.backbones.vit import VisionTransformer
 from sslcore.validate import require
 
 
 def load_timm_vit(name_or_model: str | nn.Module, **timm_options: object) -> VisionTransformer:
-    """Our VisionTransformer with the shape and the weights of a timm ViT, in the same train/eval mode.
+    """Our VisionTransformer with the shape and the weights of a timm ViT, in the same train/eval mode;
+    `preprocess` comes from its data config.
 
     name_or_model: a timm.models.VisionTransformer, or a name for timm.create_model(name, **timm_options).
     Raises ValueError for architectures with parts we do not have (query-key norm, pre-norm, other activations,
@@ -44,6 +46,7 @@ def load_timm_vit(name_or_model: str | nn.Module, **timm_options: object) -> Vis
         init_values=None if gamma is None else 1.0,
         norm_eps=block.norm1.eps,
     )
+    network.preprocess = timm_preprocess(model)
     return network.load_timm(model).train(model.training)
 
 
