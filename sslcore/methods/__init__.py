@@ -6,16 +6,28 @@ from typing import Any
 
 from torch import nn
 
+from sslcore.methods.barlow_twins import BarlowTwins
+from sslcore.methods.byol import BYOL
+from sslcore.methods.dino import DINO
 from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
+from sslcore.methods.moco import MoCo
 from sslcore.methods.simclr import SimCLR
+from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supervised import Supervised
+from sslcore.methods.vicreg import VICReg
 from sslcore.validate import unknown
 
 METHODS: dict[str, type[Method]] = {
+    "barlow_twins": BarlowTwins,
+    "byol": BYOL,
+    "dino": DINO,
     "mae": MAE,
+    "moco": MoCo,
     "simclr": SimCLR,
+    "simsiam": SimSiam,
     "supervised": Supervised,
+    "vicreg": VICReg,
 }
 
 
@@ -26,4 +38,17 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
     return METHODS[name](backbone, **settings)
 
 
-__all__ = ["MAE", "METHODS", "Method", "SimCLR", "Supervised", "create_method"]
+__all__ = [
+    "BYOL",
+    "DINO",
+    "MAE",
+    "METHODS",
+    "BarlowTwins",
+    "Method",
+    "MoCo",
+    "SimCLR",
+    "SimSiam",
+    "Supervised",
+    "VICReg",
+    "create_method",
+]

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sslcore.backbones import ema_copy
+from sslcore.backbones.attention import DropPath
 from sslcore.validate import check_images, require, unknown
 
 POOLS = ("auto", "cls", "mean")
@@ -73,6 +75,15 @@ def view_size(method: Method, batch: dict[str, Any]) -> int:
     """Side of the views: the method's own, or that of the images in the batch."""
     check_images("batch['images']", batch["images"])
     return method.img_size or batch["images"].shape[-1]
+
+
+def teacher_of(module: nn.Module) -> nn.Module:
+    """A frozen copy for a moving average to move. It never drops a residual branch: a target should not be noisy."""
+    teacher = ema_copy(module)
+    for part in teacher.modules():
+        if isinstance(part, DropPath):
+            part.probability = 0.0
+    return teacher
 
 
 def two_views(
