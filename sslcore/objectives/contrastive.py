@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sslcore.distributed import gather_with_grad, mean_over_ranks, rank
+from sslcore.kernels import tiled
 from sslcore.objectives.precision import unit_rows, without_autocast
 from sslcore.validate import (
     check_finite,
@@ -23,8 +24,16 @@ if TYPE_CHECKING:  # some builds of torch have no torch.distributed
     from torch.distributed import ProcessGroup
 
 
+TILED_SIMILARITIES = 2**22  # a matrix of 16 MiB: from here strips of rows beat one large matmul on a CPU core
+
+
 def mean_logsumexp(
-    rows: Tensor, candidates: Tensor, scale: float, skip: int | None = None, extra: Tensor | None = None
+    rows: Tensor,
+    candidates: Tensor,
+    scale: float,
+    skip: int | None = None,
+    extra: Tensor | None = None,
+    half_inputs: bool = False,
 ) -> Tensor:
     """The denominator of every contrastive loss, averaged over the rows.
 
@@ -35,7 +44,8 @@ def mean_logsumexp(
 
     rows (M, D), candidates (L, D): taken as they are, not normalised. scale: 1 / temperature. skip: the candidate at
     i + skip is row i itself and is left out; None leaves out nothing. extra (M,): one more logit a row, or None.
-    Returns a scalar. This is the plain form; sslcore.kernels.similarity has the tiled ones.
+    half_inputs: the embeddings came in half precision; only the Triton twin makes use of it. Returns a scalar.
+    This is the plain form. sslcore.kernels.tiled and sslcore.kernels.similarity are its twins.
     """
     logits = rows @ candidates.T * scale
     if skip is not None:
@@ -44,6 +54,21 @@ def mean_logsumexp(
     if extra is not None:
         logits = torch.cat([extra[:, None], logits], dim=1)
     return torch.logsumexp(logits, dim=1).mean()
+
+
+def _denominator(
+    rows: Tensor, candidates: Tensor, scale: float, skip: int | None, extra: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """mean_logsumexp by the form that suits device and size; each twin's page says when that is."""
+    half_inputs = dtype in (torch.float16, torch.bfloat16)
+    if rows.is_cuda:
+        from sslcore.kernels import similarity  # here, because importing Triton takes a while
+
+        if similarity.supports(rows, candidates):
+            return similarity.mean_logsumexp(rows, candidates, scale, skip, extra, half_inputs)
+    elif rows.shape[0] * candidates.shape[0] >= TILED_SIMILARITIES and not torch.compiler.is_compiling():
+        return tiled.mean_logsumexp(rows, candidates, scale, skip, extra)
+    return mean_logsumexp(rows, candidates, scale, skip, extra)
 
 
 def _check_embeddings(**embeddings: Tensor) -> None:
@@ -67,7 +92,8 @@ def nt_xent(z0: Tensor, z1: Tensor, temperature: float = 0.5, group: ProcessGrou
 
     z0, z1: (N, D) embeddings of two views, row n of both from image n; need not be normalised. temperature > 0.
     group: process group over which the batch is spread (equal N on every rank), None = this process only; the value
-    returned is that of the global batch on every rank. Gradients reach both views, on all ranks.
+    returned is that of the global batch on every rank. Gradients reach both views, on all ranks. Large batches take a
+    twin from sslcore.kernels (same numbers, less memory, no second derivative).
     Returns a scalar: ln(2N - 1) when all embeddings coincide. The authors' code reports twice this mean.
     Raises ValueError for wrong rank, shapes that differ, fewer than two images (no negatives), NaN, temperature <= 0;
     TypeError for integers.
@@ -76,12 +102,12 @@ def nt_xent(z0: Tensor, z1: Tensor, temperature: float = 0.5, group: ProcessGrou
     _check_embeddings(z0=z0, z1=z1)
     check_same_shape("z0", z0, "z1", z1)
     check_positive("temperature", temperature)
-    num = z0.shape[0]
+    num, dtype = z0.shape[0], z0.dtype
     z0, z1 = unit_rows(z0), unit_rows(z1)
     rows = torch.cat([z0, z1])
     candidates = gather_with_grad(rows, group)
     require(candidates.shape[0] >= 4, f"z0, z1: expected at least two images (no negatives otherwise), got {num}")
-    denominator = mean_logsumexp(rows, candidates, 1 / temperature, skip=rank(group) * 2 * num)
+    denominator = _denominator(rows, candidates, 1 / temperature, rank(group) * 2 * num, None, dtype)
     positive = (z0 * z1).sum(dim=1).mean() / temperature
     return mean_over_ranks(denominator - positive, group)
 
@@ -113,13 +139,13 @@ def info_nce(
     _check_embeddings(query=query, key=key)
     check_same_shape("query", query, "key", key)
     check_positive("temperature", temperature)
-    num = query.shape[0]
+    num, dtype = query.shape[0], query.dtype
     query, key = unit_rows(query), unit_rows(key)
     positive = (query * key).sum(dim=1) / temperature
     if negatives is None:
         candidates = gather_with_grad(key, group)
         require(candidates.shape[0] >= 2, f"query, key: expected two or more images or a queue, got {num}")
-        denominator = mean_logsumexp(query, candidates, 1 / temperature)
+        denominator = _denominator(query, candidates, 1 / temperature, None, None, dtype)
     else:
         _check_embeddings(negatives=negatives)
         check_same_device("query", query, "negatives", negatives)
@@ -128,5 +154,5 @@ def info_nce(
             negatives.shape[0] >= 1 and negatives.shape[1] == query.shape[1],
             f"negatives: expected (K >= 1, {query.shape[1]}), got {tuple(negatives.shape)}",
         )
-        denominator = mean_logsumexp(query, unit_rows(negatives), 1 / temperature, extra=positive)
+        denominator = _denominator(query, unit_rows(negatives), 1 / temperature, None, positive, dtype)
     return mean_over_ranks(denominator - positive.mean(), group)
