@@ -108,13 +108,13 @@ def check_prose(text: str, chapters: str | Path) -> list[str]:
         problems += [problem] if problem else []
         # A number is vouched for by the evidence comment that follows it at once.
         before = _BEHIND.search(text[: match.start()])
-        vouched += [before.start()] if before else []
+        vouched += [before.span("number")] if before else []
     # Comments hold numbers themselves; blank them before looking for bare results.
     bare = re.sub(r"<!--.*?-->", _blank, text, flags=re.DOTALL)
     for result in _RESULT.finditer(bare):
         if any(low <= result.start() < high for low, high in covered):
             continue
-        if any(result.start() <= place < result.end() for place in vouched):
+        if any(low < result.end() and result.start() < high for low, high in vouched):
             continue
         shown = " ".join(result.group().split())
         problems.append(f"{shown!r} has neither an evidence nor a source comment")
