@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sslcore.backbones.decoder import MAEDecoder
+from sslcore.backbones import MAEDecoder
 from sslcore.methods.method import Method, view_size
 from sslcore.objectives import masked_pixel_loss
 from sslcore.validate import require

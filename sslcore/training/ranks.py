@@ -35,12 +35,12 @@ class Ranks:
         return slice(self.rank * rows, (self.rank + 1) * rows)
 
     def device(self, wanted: str | torch.device | None) -> torch.device:
-        """The device asked for; by default the first CUDA device, or this rank's own under torchrun, else the CPU."""
-        if wanted is not None:
-            return torch.device(wanted)
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        """The device asked for; by default CUDA where there is any: the current device, or this rank's own."""
+        device = torch.device(wanted or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type == "cuda" and device.index is None:
+            place = os.environ.get("LOCAL_RANK") if self.size > 1 else None
+            return torch.device("cuda", torch.cuda.current_device() if place is None else int(place))
+        return device
 
     def wrap(self, method: nn.Module, device: torch.device) -> nn.Module:
         """The method itself, or under DistributedDataParallel with BatchNorm over all ranks.

@@ -1,0 +1,65 @@
+"""Small networks and small data that every method can train on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from sslcore.backbones import Tokens, VisionTransformer, small_convnet
+from sslcore.data.imageset import ImageSet
+from sslcore.methods import METHODS, Method, create_method
+
+SMALL = {
+    "barlow_twins": {"projector_dims": (16, 16)},
+    "byol": {"projector_dims": (16, 8), "momentum": 0.9},
+    "dino": {
+        "out_dim": 16,
+        "hidden_dim": 16,
+        "bottleneck_dim": 8,
+        "local_crops": 2,
+        "warmup_temp": 0.02,
+        "momentum": 0.9,
+    },
+    "mae": {"decoder_dim": 12, "decoder_depth": 1},
+    "moco": {"projector_dims": (16, 8), "queue_size": 20, "momentum": 0.9},
+    "simclr": {"projector_dims": (16, 8)},
+    "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
+    "supervised": {"num_classes": 3},
+    "vicreg": {"projector_dims": (16, 16)},
+}
+
+
+class Flat(nn.Module):
+    """The image itself as its one token, so that a test can compute by hand what a method should do."""
+
+    num_prefix_tokens, patch_size = 0, 4
+
+    def __init__(self, embed_dim: int = 48) -> None:
+        super().__init__()
+        self.embed_dim = embed_dim
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, images: Tensor) -> Tokens:
+        flat = images.flatten(1) * self.scale
+        return Tokens(cls_token=flat, patch_tokens=flat[:, None], grid=(1, 1))
+
+
+def small_method(name: str, network: str = "vit", seed: int = 0, **settings: object) -> Method:
+    torch.manual_seed(seed)
+    vit = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
+    backbone = VisionTransformer(**vit) if network == "vit" else small_convnet(3, (4, 8))
+    return create_method(name, backbone, **{**SMALL[name], **settings})
+
+
+def small_set(count: int = 24, side: int = 16) -> ImageSet:
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
+    return ImageSet("noise", "train", images, labels=torch.arange(count) % 3, classes=["a", "b", "c"])
+
+
+def small_batch(count: int = 8) -> dict[str, object]:
+    data = small_set(count)
+    return {"images": data.images, "labels": data.labels, "index": torch.arange(count)}
+
+
+PAIRS = [(name, network) for name in METHODS for network in ("vit", "convnet") if (name, network) != ("mae", "convnet")]
