@@ -1,0 +1,74 @@
+"""What a probe scores without the network: from places, colours, pixels, and from the same net before training."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor, nn
+
+from sslcore.validate import check_images, require
+
+
+def position_features(num_images: int, grid: tuple[int, int], frequencies: int = 3) -> Tensor:
+    """Places alone, (num_images, h*w, (2F+1)^2): products of row and column waves (and constants).
+
+    A quadratic form in these can follow any smooth function of the two places, so this is a strong control.
+    """
+    waves = []
+    for length in grid:
+        place = (torch.arange(length) + 0.5) / length
+        angles = math.pi * place[:, None] * torch.arange(1, frequencies + 1)
+        waves.append(torch.cat([torch.ones(length, 1), angles.sin(), angles.cos()], 1))
+    table = torch.einsum("ra,cb->rcab", *waves).flatten(2).flatten(0, 1)
+    return table.expand(num_images, -1, -1)
+
+
+def patches_of(images: Tensor, patch_size: int) -> Tensor:
+    """Pixels of every patch in [0, 1]: (N, C, H, W) -> (N, tokens, p*p, C)."""
+    check_images("images", images)
+    pixels = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    tiles = pixels.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return tiles.permute(0, 2, 3, 4, 5, 1).flatten(3, 4).flatten(1, 2)
+
+
+def colour_features(images: Tensor, patch_size: int) -> Tensor:
+    """Mean colour and second moments of each patch: (N, tokens, C + C(C+1)/2)."""
+    patches = patches_of(images, patch_size)
+    moments = patches.transpose(2, 3) @ patches / patches.shape[2]
+    rows, columns = torch.triu_indices(patches.shape[3], patches.shape[3])
+    return torch.cat([patches.mean(2), moments[..., rows, columns]], -1)
+
+
+def pixel_features(train: Tensor, others: list[Tensor], patch_size: int, dims: int = 32) -> list[Tensor]:
+    """Raw pixels of each patch on the training set's first principal directions, for train and each other set."""
+    flat = [patches_of(images, patch_size).flatten(2) for images in (train, *others)]
+    rows = flat[0].flatten(0, 1)
+    centre = rows.mean(0)
+    covariance = (rows - centre).T @ (rows - centre)
+    directions = torch.linalg.eigh(covariance)[1].flip(1)[:, :dims]
+    return [(patches - centre) @ directions for patches in flat]
+
+
+def untrained_copy(backbone: nn.Module, seed: int = 0) -> nn.Module:
+    """The same architecture with fresh random weights: each module's own reset_parameters, then loose parameters.
+
+    Parameters that sit directly on a module without reset_parameters (class token, positions) are drawn from
+    N(0, 0.02^2) when they have two or more axes and otherwise keep the value they have. Raises ValueError for a
+    backbone with no module that can be reset.
+    """
+    fresh = copy.deepcopy(backbone)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        reset = 0
+        for module in fresh.modules():
+            if callable(getattr(module, "reset_parameters", None)):
+                module.reset_parameters()
+                reset += 1
+                continue
+            for parameter in module.parameters(recurse=False):
+                if parameter.ndim >= 2:
+                    nn.init.trunc_normal_(parameter.data, std=0.02)
+    require(reset > 0, f"{type(backbone).__name__}: no module with reset_parameters; pass untrained=... yourself")
+    return fresh
