@@ -1,4 +1,4 @@
-"""Gaussian blur with one width an image, as two small matrix products."""
+"""Gaussian blur with one width an image, one axis at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sslcore.validate import check_rank, require
+from sslcore.views.filters import Taps, separable
 from sslcore.views.pixels import check_float_images
 
 
@@ -32,14 +33,15 @@ def gaussian_taps(sigma: Tensor, kernel_size: int) -> Tensor:
 
 def blur(images: Tensor, sigma: Tensor, kernel_size: int) -> Tensor:
     """`gaussian_blur` without its checks."""
-    taps = gaussian_taps(sigma, kernel_size)
-    for _ in range(2):
-        pixels = images.shape[-1]
-        source = reflected_taps(pixels, kernel_size, images.device).expand(len(images), -1, -1)
-        matrix = images.new_zeros(len(images), pixels, pixels)
-        matrix.scatter_add_(2, source, taps.unsqueeze(1).expand(-1, pixels, -1))
-        images = torch.matmul(images, matrix.transpose(1, 2).unsqueeze(1)).transpose(2, 3)
-    return images
+    weight = gaussian_taps(sigma, kernel_size).unsqueeze(1)
+    rows, columns = (
+        Taps(
+            reflected_taps(pixels, kernel_size, images.device).expand(len(images), -1, -1),
+            weight.expand(-1, pixels, -1),
+        )
+        for pixels in images.shape[2:]
+    )
+    return separable(images, rows, columns)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int | None = None) -> Tensor:
@@ -60,4 +62,4 @@ def gaussian_blur(images: Tensor, sigma: Tensor, kernel_size: int | None = None)
     kernel_size = default_kernel_size(side) if kernel_size is None else kernel_size
     require(kernel_size >= 1 and kernel_size % 2 == 1, f"kernel_size: expected an odd number, got {kernel_size}")
     require(kernel_size // 2 < side, f"kernel_size: {kernel_size} is too wide to mirror a side of {side}")
-    return blur(images.float(), sigma.to(images.device), kernel_size).contiguous()
+    return blur(images.float(), sigma.to(images.device), kernel_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,7 @@ from sslcore.views.pixels import check_float_images
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601 weights, as torchvision rounds them
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+ORDERS = tuple(permutations(range(4)))  # the 24 orders in which the four can be applied
 
 
 def luma(images: Tensor) -> Tensor:
@@ -31,22 +34,31 @@ def blend_(images: Tensor, base: Tensor | None, factor: Tensor) -> Tensor:
 def turn_hue_(images: Tensor, turn: Tensor) -> Tensor:
     """In place: rotate the hue of (B, 3, H, W) by turn (B, 1, 1, 1), a fraction of the colour circle.
 
-    With value v, chroma c and hue h in sixths of the circle, channel n in (5, 3, 1) of the rotated colour is
-    v - c * clamp(2 - |k - 2|, 0, 1), k = (h + n) mod 6: no sectors, no gather.
+    With value v, chroma c and hue h in turns, channel n of (5, 3, 1) of the rotated colour is
+    v - c * clamp(2 - 6 * d, 0, 1), d the distance from h + n/6 - 1/3 to the nearest whole turn: no sectors, no gather.
     """
     red, green, blue = images.unbind(1)
-    value = torch.maximum(torch.maximum(red, green), blue)
-    chroma = value - torch.minimum(torch.minimum(red, green), blue)
-    safe = chroma.clamp(min=1e-12)
-    from_green = (blue - red).div_(safe).add_(2)
-    from_blue = (red - green).div_(safe).add_(4)
-    hue = torch.where(value == green, from_green, from_blue)
-    hue = torch.where(value == red, (green - blue).div_(safe), hue).div_(6).add_(turn.view(-1, 1, 1))
+    value = torch.maximum(red, green)
+    torch.maximum(value, blue, out=value)
+    chroma = torch.minimum(red, green)
+    torch.sub(value, torch.minimum(chroma, blue, out=chroma), out=chroma)
+    # six times chroma * hue, were the largest channel blue, green or red. Float masks and reused buffers: on a CPU a
+    # comparison or a fresh allocation costs several times the arithmetic.
+    hue = (red - green).add_(chroma, alpha=4)
+    other = (blue - red).add_(chroma, alpha=2)
+    mask = (value - green).mul_(1e30).clamp_(max=1)
+    torch.lerp(other, hue, mask, out=hue)
+    torch.sub(green, blue, out=other)
+    torch.sub(value, red, out=mask).mul_(1e30).clamp_(max=1)
+    torch.lerp(other, hue, mask, out=hue)
+    chroma.mul_(6)
+    hue.div_(torch.clamp(chroma, min=1e-12, out=other)).add_(turn.view(-1, 1, 1) - 1 / 3)
+    value.sub_(chroma, alpha=1 / 3)
     for channel, sector in zip((red, green, blue), (5, 3, 1), strict=True):
-        place = hue + sector / 6
-        place.sub_(place.floor()).mul_(6).sub_(2).abs_().neg_().add_(2).clamp_(0, 1)
-        torch.addcmul(value, place, chroma, value=-1, out=channel)
-    return images
+        distance = torch.add(hue, sector / 6, out=other)
+        distance.sub_(torch.round(distance, out=mask)).abs_().clamp_(1 / 6, 1 / 3)
+        torch.addcmul(value, distance, chroma, out=channel)
+    return images.clamp_(0, 1)
 
 
 def _factor(name: str, factor: Tensor, images: Tensor, low: float, high: float) -> Tensor:
@@ -72,6 +84,31 @@ def apply_jitter_(images: Tensor, factors: Tensor, order: tuple[int, ...]) -> Te
             blend_(images, luma(images), factor)
         else:
             turn_hue_(images, factor)
+    return images
+
+
+def apply_mixed_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
+    """`apply_jitter_` with order (B,), an index into ORDERS for each image, and no decision taken on the host.
+
+    Brightness, contrast and saturation are one blend with different bases, so an image's kind of blend is
+    data. Hue is not: three blends before it and three after, each a no-op for the images it does not concern.
+    """
+    operations = torch.tensor(ORDERS).to(images.device, non_blocking=True)[order]
+    hue_place = (operations == HUE).to(torch.uint8).argmax(1)
+    for first, last in ((0, 3), (1, 4)):
+        for place in range(first, last):
+            operation = operations[:, place]
+            active = (place < hue_place) if first == 0 else (place > hue_place)
+            factor = factors.gather(1, operation.unsqueeze(1)).squeeze(1)
+            if images.shape[1] == 1:
+                active = active & (operation != SATURATION)
+            factor = torch.where(active, factor, torch.ones_like(factor)).view(-1, 1, 1, 1)
+            grey = luma(images)
+            from_mean = (operation == CONTRAST).to(grey).view(-1, 1, 1, 1) * grey.mean((1, 2, 3), keepdim=True)
+            base = grey * (operation == SATURATION).to(grey).view(-1, 1, 1, 1) + from_mean
+            images = (images * factor + base * (1 - factor)).clamp(0, 1)
+        if first == 0 and images.shape[1] == 3:
+            images = turn_hue_(images, factors[:, HUE].view(-1, 1, 1, 1))
     return images
 
 

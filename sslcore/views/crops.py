@@ -1,4 +1,4 @@
-"""Random crops resized to one size: boxes drawn per image, pixels resampled by two small matrix products."""
+"""Random crops resized to one size: boxes drawn per image, pixels resampled one axis at a time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sslcore.validate import check_finite, check_float, check_images, check_rank, require
 from sslcore.views.draws import check_range, uniform
+from sslcore.views.filters import Taps, separable
 
 ATTEMPTS = 10  # torchvision's RandomResizedCrop gives up after ten
 CROP_DRAWS = 2 * ATTEMPTS + 2  # uniforms an image needs: ten areas, ten aspect ratios, one place
@@ -96,40 +97,43 @@ def output_size(size: int | tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def resample_matrix(
+def resize_taps(
     start: Tensor, length: Tensor, pixels: int, size: int, flip: Tensor | None = None, antialias: bool = True
-) -> Tensor:
-    """Weights (B, size, pixels) that resize the window [start, start + length) of a row of pixels to `size`.
+) -> Taps:
+    """Taps that resize the window [start, start + length) of a row of pixels to `size`, both (B,).
 
     Triangle filter around each output centre, as wide as the shrinking factor when antialias is on, and
     normalised over the pixels of the window, as if the window had been cut out first. A flipped row
     reads its centres backwards.
     """
-    step = (length / size).view(-1, 1, 1)
-    index = torch.arange(size, device=start.device, dtype=start.dtype).view(1, -1, 1) + 0.5
+    start, length = start.view(-1, 1), length.view(-1, 1)
+    step = length / size
+    index = torch.arange(size, device=start.device, dtype=start.dtype) + 0.5
     if flip is not None:
-        index = torch.where(flip.view(-1, 1, 1), size - index, index)
-    reach = step.clamp(min=1) if antialias else torch.ones_like(step)
-    first = start.view(-1, 1, 1)
-    pixel = torch.arange(pixels, device=start.device, dtype=start.dtype).view(1, 1, -1)
-    outside = (pixel + 1 <= first) | (pixel >= first + length.view(-1, 1, 1))
-    # a pixel outside the window sits infinitely far away: masking costs no pass over the matrix
-    place = ((pixel + 0.5 - first) / reach).masked_fill(outside, float("inf"))
-    weights = (place - index * (step / reach)).abs_().neg_().add_(1).clamp_(min=0)
-    return weights.div_(weights.sum(2, keepdim=True))
+        index = torch.where(flip.view(-1, 1), size - index, index)
+    centre = (start + index * step).unsqueeze(2)
+    reach = step.clamp(min=1).unsqueeze(2) if antialias else torch.ones_like(step).unsqueeze(2)
+    # an open interval of length 2 * reach holds at most this many pixel centres; on CUDA the widest
+    # possible window stands in for the widest drawn one, which only the host could read
+    widest = pixels / size if start.is_cuda else float(step.max())
+    count = math.ceil(2 * max(1.0, widest) - 1e-4) if antialias else 2
+    pixel = (centre - reach + 0.5).floor_() + torch.arange(count, device=start.device, dtype=start.dtype)
+    weight = (1 - (pixel + (0.5 - centre)).abs_().div_(reach)).clamp_(min=0)
+    first, last = start.floor().unsqueeze(2), (start + length).ceil().unsqueeze(2)
+    weight.masked_fill_((pixel < first) | (pixel >= last), 0)
+    weight /= weight.sum(2, keepdim=True)
+    return Taps(pixel.clamp_(0, pixels - 1).long(), weight)
 
 
 def resample(images: Tensor, crops: Tensor, size: tuple[int, int], flip: Tensor | None, antialias: bool) -> Tensor:
     """`crop_resize` without its checks."""
-    batch, channels, height, width = images.shape
+    height, width = images.shape[2:]
     top, left, box_height, box_width = crops.float().unbind(1)
-    rows = resample_matrix(top, box_height, height, size[0], None, antialias)
-    columns = resample_matrix(left, box_width, width, size[1], flip, antialias)
+    rows = resize_taps(top, box_height, height, size[0], None, antialias)
+    columns = resize_taps(left, box_width, width, size[1], flip, antialias)
     if images.dtype == torch.uint8:
-        columns /= 255  # the smaller operand carries the change of scale
-    images = images.to(torch.float32)
-    wide = torch.bmm(images.reshape(batch, channels * height, width), columns.transpose(1, 2))
-    return torch.matmul(rows.unsqueeze(1), wide.view(batch, channels, height, size[1]))
+        columns.weight.div_(255)  # the change of scale rides on the weights
+    return separable(images, rows, columns)
 
 
 def crop_resize(
@@ -141,7 +145,7 @@ def crop_resize(
 ) -> Tensor:
     """Cut one box from each image and resize it, bilinear, in one pass over the batch.
 
-    view_b = R_b @ image_b @ C_b.T, with R_b (size, H) and C_b (size, W) the two axes' resampling weights.
+    view_b = R_b @ image_b @ C_b.T, with R_b (size, H) and C_b (size, W) the two axes' sparse resampling weights.
     images (B, 1|3, H, W) uint8 or float; crops (B, 4) = (top, left, height, width) in pixels; flip (B,) bool
     mirrors left-right. Returns float32 (B, C, size, size), in [0, 1] for uint8 input, on the input's scale
     for float. Whole-pixel boxes give torchvision's resized_crop(antialias=antialias); a fractional box

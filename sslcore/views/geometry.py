@@ -81,9 +81,7 @@ def crop_points(
     return CroppedPoints(moved, inside)
 
 
-def crop_boxes(
-    boxes: Tensor, crops: Tensor, size: int | tuple[int, int], flip: Tensor | None = None
-) -> CroppedBoxes:
+def crop_boxes(boxes: Tensor, crops: Tensor, size: int | tuple[int, int], flip: Tensor | None = None) -> CroppedBoxes:
     """Carry boxes (B, K, 4), xyxy in pixels, into the view, clipped to it.
 
     Visibility is the share of the box's area inside the crop, 0 for an empty box. Raises ValueError on wrong

@@ -30,11 +30,6 @@ def check_float_images(name: str, images: Tensor) -> None:
     check_unit(name, images)
 
 
-def to_unit(images: Tensor) -> Tensor:
-    """Float32 images in [0, 1] from uint8; float images keep their values."""
-    return images.float().div_(255) if images.dtype == torch.uint8 else images.float()
-
-
 def _statistic(name: str, value: Statistic, images: Tensor) -> Tensor:
     tensor = torch.as_tensor(value, dtype=torch.float32).flatten()
     channels = images.shape[1]
@@ -43,7 +38,8 @@ def _statistic(name: str, value: Statistic, images: Tensor) -> Tensor:
     return tensor.view(1, -1, 1, 1).to(images.device, non_blocking=True)
 
 
-def _positive_std(std: Statistic) -> None:
+def check_std(std: Statistic) -> None:
+    """Raise ValueError unless every std is finite and above 0."""
     values = [std] if isinstance(std, int | float) else list(std)
     require(all(0 < s < float("inf") for s in values), f"std: expected finite numbers above 0, got {std}")
 
@@ -58,12 +54,16 @@ def normalize(images: Tensor, mean: Statistic = 0.5, std: Statistic = 0.25) -> T
     check_images("images", images)
     if images.is_floating_point():
         check_finite("images", images)
-    _positive_std(std)
-    unit = 255.0 if images.dtype == torch.uint8 else 1.0
+    check_std(std)
+    unit = images.to(torch.float32, copy=True)
+    return normalize_(unit.div_(255) if images.dtype == torch.uint8 else unit, mean, std)
+
+
+def normalize_(images: Tensor, mean: Statistic, std: Statistic) -> Tensor:
+    """`normalize` in place on float images, without checks."""
     if isinstance(mean, int | float) and isinstance(std, int | float):
-        return images.to(torch.float32, copy=True).mul_(1 / (unit * std)).sub_(mean / std)
-    mean, std = _statistic("mean", mean, images), _statistic("std", std, images)
-    return torch.addcmul(-mean / std, images.float(), 1 / (unit * std))
+        return images.sub_(mean).mul_(1 / std)
+    return images.sub_(_statistic("mean", mean, images)).div_(_statistic("std", std, images))
 
 
 def denormalize(images: Tensor, mean: Statistic = 0.5, std: Statistic = 0.25) -> Tensor:
@@ -73,5 +73,5 @@ def denormalize(images: Tensor, mean: Statistic = 0.5, std: Statistic = 0.25) ->
     """
     check_rank("images", images, 4)
     check_float("images", images)
-    _positive_std(std)
+    check_std(std)
     return torch.addcmul(_statistic("mean", mean, images), images.float(), _statistic("std", std, images)).clamp_(0, 1)

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sslcore.validate import check_images
+from sslcore.validate import check_images, require
 from sslcore.views.blur import blur, default_kernel_size
-from sslcore.views.color import apply_jitter_, luma
-from sslcore.views.crops import CROP_DRAWS, crops_from_uniform, resample
-from sslcore.views.draws import uniform
-from sslcore.views.pixels import Statistic, check_unit
+from sslcore.views.color import BRIGHTNESS, CONTRAST, ORDERS, apply_jitter_, apply_mixed_jitter, luma
+from sslcore.views.crops import CROP_DRAWS, check_crops, crops_from_uniform, resample
+from sslcore.views.draws import check_probability, check_range, uniform
+from sslcore.views.pixels import Statistic, check_std, check_unit, normalize_
 
-ORDERS = tuple(permutations(range(4)))
+BLOCK = 3 << 17  # floats worked on at a time on the CPU: a block and its temporaries stay in cache
+THRESHOLD = 0.5  # solarize inverts from here
 
 
 class ViewParameters(NamedTuple):
-    """What was drawn for each image: pass it to `render`, or its crops and flip to crop_masks and crop_boxes."""
+    """What was drawn for each image, for `ViewPolicy.render`; crops and flip also fit crop_masks and crop_boxes."""
 
     crops: Tensor  # (B, 4) top, left, height, width
     flip: Tensor  # (B,) bool
-    jitter: Tensor  # (B,) bool
-    factors: Tensor  # (B, 4) brightness, contrast, saturation, hue
-    order: Tensor  # (B,) long, index into ORDERS
+    jitter: Tensor  # (B,) bool: factors apply
+    factors: Tensor  # (B, 4) brightness, contrast, saturation, hue; (1, 1, 1, 0) where jitter is False
+    order: Tensor  # (B,) long, index into the 24 orders of the four
     grayscale: Tensor  # (B,) bool
     blur: Tensor  # (B,) bool
     sigma: Tensor  # (B,)
@@ -36,6 +38,18 @@ class ViewParameters(NamedTuple):
 
 @dataclass(frozen=True)
 class ViewPolicy:
+    """Random resized crop, flip, colour jitter, grayscale, blur and solarize, in that order, then normalise.
+
+    size: side of the square view. scale, ratio: area fraction and aspect ratio of the crop, as in
+    `sample_crops`. flip, jitter_probability, grayscale, blur, solarize: probabilities. jitter: strengths of
+    brightness, contrast, saturation (factor uniform in [max(0, 1 - s), 1 + s]) and hue (uniform in [-s, s]); every
+    image has the four applied in its own random order, where torchvision's ColorJitter draws one order a call.
+    blur_sigma: width in pixels, uniform; the kernel spans a tenth of the side. mean, std: see `normalize`. One-channel
+    images skip saturation, hue and grayscale. Calling it on images (B, 1|3, H, W), uint8 or float in [0, 1], gives
+    (B, C, size, size) float32 on the same device, without gradient. Raises ValueError or TypeError on settings out of
+    range and on bad images.
+    """
+
     size: int
     scale: tuple[float, float] = (0.2, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -49,52 +63,123 @@ class ViewPolicy:
     mean: Statistic = 0.5
     std: Statistic = 0.25
 
-    def sample(self, batch, height, width, generator=None, device=None) -> ViewParameters:
-        u = uniform((batch, CROP_DRAWS + 11), generator, device)
-        crops = crops_from_uniform(u[:, :CROP_DRAWS], height, width, self.scale, self.ratio)
-        u = u[:, CROP_DRAWS:]
-        low = torch.tensor([max(0.0, 1 - s) for s in self.jitter[:3]] + [-self.jitter[3]])
-        high = torch.tensor([1 + s for s in self.jitter[:3]] + [self.jitter[3]])
-        low, high = low.to(u.device), high.to(u.device)
+    def __post_init__(self) -> None:
+        require(isinstance(self.size, int) and self.size >= 1, f"size: expected a positive int, got {self.size!r}")
+        check_range("scale", self.scale, 0.0, 1.0)
+        check_range("ratio", self.ratio)
+        check_range("blur_sigma", self.blur_sigma)
+        for name in ("flip", "jitter_probability", "grayscale", "blur", "solarize"):
+            check_probability(name, getattr(self, name))
+        require(len(self.jitter) == 4, f"jitter: expected four strengths, got {self.jitter}")
+        finite = all(0 <= strength < math.inf for strength in self.jitter)
+        require(finite and self.jitter[3] <= 0.5, f"jitter: expected strengths >= 0, hue <= 0.5, got {self.jitter}")
+        check_std(self.std)
+
+    @property
+    def jitters(self) -> bool:
+        """Whether colour can change at all."""
+        return self.jitter_probability > 0 and any(self.jitter)
+
+    def sample(
+        self,
+        batch: int,
+        height: int,
+        width: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> ViewParameters:
+        """Draw parameters for `batch` images of height x width; see `ViewParameters`."""
+        require(batch >= 1, f"batch: expected at least 1, got {batch}")
+        draws = uniform((batch, CROP_DRAWS + 11), generator, device)
+        crops = crops_from_uniform(draws[:, :CROP_DRAWS], height, width, self.scale, self.ratio)
+        flip, jitter, *factors, order, grey, blurred, sigma, inverted = draws[:, CROP_DRAWS:].unbind(1)
+        jitter = jitter < self.jitter_probability
+        low = [max(0.0, 1 - strength) for strength in self.jitter[:3]] + [-self.jitter[3]]
+        high = [1 + strength for strength in self.jitter[:3]] + [self.jitter[3]]
+        neutral = (1.0, 1.0, 1.0, 0.0)
+        drawn = [
+            torch.where(jitter, a + (b - a) * u, torch.full_like(u, same))
+            for a, b, u, same in zip(low, high, factors, neutral, strict=True)
+        ]
         return ViewParameters(
             crops=crops,
-            flip=u[:, 0] < self.flip,
-            jitter=u[:, 1] < self.jitter_probability,
-            factors=low + (high - low) * u[:, 2:6],
-            order=(u[:, 6] * len(ORDERS)).long(),
-            grayscale=u[:, 7] < self.grayscale,
-            blur=u[:, 8] < self.blur,
-            sigma=self.blur_sigma[0] + (self.blur_sigma[1] - self.blur_sigma[0]) * u[:, 9],
-            solarize=u[:, 10] < self.solarize,
+            flip=flip < self.flip,
+            jitter=jitter,
+            factors=torch.stack(drawn, dim=1),
+            order=(order * len(ORDERS)).long(),
+            grayscale=grey < self.grayscale,
+            blur=blurred < self.blur,
+            sigma=self.blur_sigma[0] + (self.blur_sigma[1] - self.blur_sigma[0]) * sigma,
+            solarize=inverted < self.solarize,
         )
 
-    def render(self, images: Tensor, p: ViewParameters) -> Tensor:
-        views = resample(images, p.crops, (self.size, self.size), p.flip, True)
-        color = images.shape[1] == 3
-        if any(self.jitter) and self.jitter_probability > 0:
-            for index, order in enumerate(ORDERS):
-                chosen = (p.jitter & (p.order == index)).nonzero().squeeze(1)
-                if len(chosen):
-                    views[chosen] = apply_jitter_(views[chosen], p.factors[chosen], order)
-        if color and self.grayscale > 0:
-            views = torch.where(p.grayscale.view(-1, 1, 1, 1), luma(views), views)
-        if self.blur > 0:
-            chosen = p.blur.nonzero().squeeze(1)
-            if len(chosen):
-                views[chosen] = blur(views[chosen], p.sigma[chosen], default_kernel_size(self.size))
-        if self.solarize > 0:
-            views = torch.where(p.solarize.view(-1, 1, 1, 1) & (views >= 0.5), 1 - views, views)
-        return views.sub_(self.mean).div_(self.std)
+    @torch.no_grad()
+    def render(self, images: Tensor, parameters: ViewParameters) -> Tensor:
+        """Views (B, C, size, size) for parameters drawn before; the same parameters give the same views."""
+        check_images("images", images)
+        check_unit("images", images)
+        check_crops(parameters.crops, images.shape[0], images.shape[2], images.shape[3])
+        return self._render_whole(images, parameters) if images.is_cuda else self._render_blocks(images, parameters)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         check_images("images", images)
-        check_unit("images", images)
-        p = self.sample(len(images), *images.shape[2:], generator, images.device)
-        return self.render(images, p)
+        parameters = self.sample(images.shape[0], images.shape[2], images.shape[3], generator, images.device)
+        return self.render(images, parameters)
+
+    def _render_whole(self, images: Tensor, drawn: ViewParameters) -> Tensor:
+        """Every operation on every image, no-ops where not drawn: the host never waits for the device."""
+        views = resample(images, drawn.crops, (self.size, self.size), drawn.flip, True)
+        if self.jitters:
+            views = apply_mixed_jitter(views, drawn.factors, drawn.order)
+        if self.grayscale > 0 and views.shape[1] == 3:
+            views = torch.where(drawn.grayscale.view(-1, 1, 1, 1), luma(views), views)
+        if self.blur > 0:
+            # a Gaussian this narrow has all its weight on the centre tap
+            sigma = torch.where(drawn.blur, drawn.sigma, torch.full_like(drawn.sigma, 1e-3))
+            views = blur(views, sigma, default_kernel_size(self.size))
+        if self.solarize > 0:
+            views = torch.where(drawn.solarize.view(-1, 1, 1, 1) & (views >= THRESHOLD), 1 - views, views)
+        return normalize_(views, self.mean, self.std)
+
+    def _render_blocks(self, images: Tensor, drawn: ViewParameters) -> Tensor:
+        """The same for the CPU: images sorted by jitter order, a cacheful at a time, each operation where drawn."""
+        channels, height, width = images.shape[1:]
+        order = drawn.order
+        if channels == 1:  # only brightness against contrast matters: two groups, not 24
+            order = order.new_tensor([o.index(BRIGHTNESS) > o.index(CONTRAST) for o in ORDERS]).long()[order] * 23
+        order = torch.where(drawn.jitter & self.jitters, order, -1)
+        order, index = order.sort(stable=True)
+        views = torch.empty(len(images), channels, self.size, self.size)
+        step = max(1, BLOCK // (channels * max(height * width, self.size**2)))
+        for start in range(0, len(images), step):
+            place = index[start : start + step]
+            block = ViewParameters(*(parameter[place] for parameter in drawn))
+            views.index_copy_(0, place, self._render_block(images[place], block, order[start : start + step]))
+        return views
+
+    def _render_block(self, images: Tensor, drawn: ViewParameters, order: Tensor) -> Tensor:
+        views = resample(images, drawn.crops, (self.size, self.size), drawn.flip, True)
+        start = 0
+        for code, run in groupby(order.tolist()):
+            stop = start + len(list(run))
+            if code >= 0:
+                apply_jitter_(views[start:stop], drawn.factors[start:stop], ORDERS[code])
+            start = stop
+        for chosen, change in (
+            (drawn.grayscale & (views.shape[1] == 3), lambda v, _: luma(v).expand_as(v)),
+            (drawn.blur, lambda v, sigma: blur(v, sigma, default_kernel_size(self.size))),
+            (drawn.solarize, lambda v, _: torch.where(v >= THRESHOLD, 1 - v, v)),
+        ):
+            place = chosen.nonzero().squeeze(1)
+            if len(place):
+                views[place] = change(views[place], drawn.sigma[place])
+        return normalize_(views, self.mean, self.std)
 
 
-def multicrop(
-    images: Tensor, policies: Sequence[ViewPolicy], generator: torch.Generator | None = None
-) -> list[Tensor]:
-    """One view a policy, in order: list of (B, C, size, size) float32; repeat a policy for several crops of a kind."""
+def multicrop(images: Tensor, policies: Sequence[ViewPolicy], generator: torch.Generator | None = None) -> list[Tensor]:
+    """One view a policy, in order: list of (B, C, size, size) float32; repeat a policy for several crops of a kind.
+
+    Raises ValueError when policies is empty.
+    """
+    require(len(policies) >= 1, "policies: expected at least one, got none")
     return [policy(images, generator) for policy in policies]
