@@ -100,7 +100,9 @@ def build(root: Path) -> tuple[bytes, bytes]:
         name = relative.with_suffix("").as_posix()
         singular, plural = noun_forms(name, caption)
         tiles.append(cut_out(rgba))
-        records.append({"name": name, "class": name.rpartition("/")[0], "caption": caption, "noun": singular, "plural": plural})
+        records.append(
+            {"name": name, "class": name.rpartition("/")[0], "caption": caption, "noun": singular, "plural": plural}
+        )
     if len(records) != 258:
         raise SystemExit(f"expected 258 photographs under {root}, found {len(records)}: is this version 2022.06.04-1?")
     for record, split in zip(records, split_of([record["noun"] for record in records]), strict=True):

@@ -22,7 +22,9 @@ def counted(singular: str, plural: str, number: int) -> str:
     return f"{NUMBERS[number] if number < len(NUMBERS) else number} {plural}"
 
 
-def relation(first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]], margin: float = 0.03) -> str | None:
+def relation(
+    first: Sequence[tuple[float, float]], second: Sequence[tuple[float, float]], margin: float = 0.03
+) -> str | None:
     """`left of`, `right of`, `above` or `below` if it holds for every pair of the two groups, else None.
 
     Where several hold, the one with the widest gap. Rows grow downwards.

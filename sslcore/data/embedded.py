@@ -87,6 +87,7 @@ def load_fashion_mnist(split: str = "train") -> ImageSet:
     """
     if split not in FASHION_SPLITS:
         unknown("split of fashion_mnist", split, FASHION_SPLITS)
-    arrays = read_embedded("fashion_mnist/fashion_mnist.npz", FASHION_COMMAND)
-    images, labels = torch.from_numpy(arrays[f"{split}_images"]), torch.from_numpy(arrays[f"{split}_labels"])
+    wanted = [f"{split}_images", f"{split}_labels"]
+    arrays = read_embedded("fashion_mnist/fashion_mnist.npz", FASHION_COMMAND, wanted)
+    images, labels = (torch.from_numpy(arrays[name]) for name in wanted)
     return ImageSet("fashion_mnist", split, images[:, None], labels.long(), list(FASHION_CLASSES))

@@ -67,7 +67,11 @@ class ImageSet:
         return len(self.images)
 
     def _per_image(self, value: Any) -> bool:
-        return isinstance(value, Tensor | list) and not (isinstance(value, Tensor) and value.ndim == 0) and len(value) == len(self)
+        return (
+            isinstance(value, Tensor | list)
+            and not (isinstance(value, Tensor) and value.ndim == 0)
+            and len(value) == len(self)
+        )
 
     def _tensors(self, change: Any, lists: Any) -> Self:
         """A copy with `change` applied to every per-image tensor and `lists` to every per-image list."""
@@ -101,5 +105,7 @@ class ImageSet:
         return self._tensors(lambda tensor: tensor.to(device), lambda items: items)
 
     def __repr__(self) -> str:
-        present = [name for name in ("labels", "masks", "captions") if getattr(self, name) is not None] + sorted(self.extras)
+        present = [name for name in ("labels", "masks", "captions") if getattr(self, name) is not None] + sorted(
+            self.extras
+        )
         return f"{type(self).__name__}({self.name}/{self.split}: {tuple(self.images.shape)}, with {', '.join(present) or 'nothing else'})"

@@ -40,7 +40,9 @@ def choose(allowed: Tensor, uniform: Tensor) -> Tensor:
     return torch.searchsorted(running, target[:, None], right=True)[:, 0].clamp_max(allowed.shape[1] - 1)
 
 
-def place(sprites: Sprites, poses: list[Poses], uniform: Tensor, side: int, max_overlap: float, present: Tensor) -> Tensor:
+def place(
+    sprites: Sprites, poses: list[Poses], uniform: Tensor, side: int, max_overlap: float, present: Tensor
+) -> Tensor:
     """Centres for K objects drawn in order, later ones on top.
 
     Args:

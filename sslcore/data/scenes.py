@@ -163,11 +163,15 @@ def _check(num: int, img_size: int, objects: tuple[int, int], twin_pairs: int, s
     require(num >= 1, f"num: expected at least 1, got {num}")
     require(8 <= img_size <= 1024, f"img_size: expected 8 to 1024 pixels, got {img_size}")
     low, high = objects
-    require(0 <= low <= high <= 64 and high >= 1, f"num_objects: expected a count or (fewest, most) up to 64, got {objects}")
+    require(
+        0 <= low <= high <= 64 and high >= 1, f"num_objects: expected a count or (fewest, most) up to 64, got {objects}"
+    )
     require(0 <= 2 * twin_pairs <= low, f"twin_pairs: {twin_pairs} pairs need {2 * twin_pairs} objects, got {low}")
     small, large = size_range
     require(0 < small <= large <= 1, f"size_range: expected 0 < small <= large <= 1, got {size_range}")
-    require(small * img_size >= 4, f"size_range: objects of {small * img_size:.1f} pixels cannot be told apart; at least 4")
+    require(
+        small * img_size >= 4, f"size_range: objects of {small * img_size:.1f} pixels cannot be told apart; at least 4"
+    )
 
 
 def compose_scenes(
@@ -218,7 +222,10 @@ def compose_scenes(
     require(0 <= max_overlap <= 1, f"max_overlap: expected 0 to 1, got {max_overlap}")
     require(frames >= 1, f"frames: expected at least 1, got {frames}")
     require(seed >= 0, f"seed: expected a non-negative integer, got {seed}")
-    require(min(rotation, speed, spin) >= 0, f"rotation, speed, spin: expected none below 0, got {rotation}, {speed}, {spin}")
+    require(
+        min(rotation, speed, spin) >= 0,
+        f"rotation, speed, spin: expected none below 0, got {rotation}, {speed}, {spin}",
+    )
     check_positive("img_size", img_size)
     if background not in BACKGROUNDS:
         unknown("background", background, BACKGROUNDS)
@@ -229,7 +236,9 @@ def compose_scenes(
     ids = ids if source == "stamps" else torch.arange(len(SHAPES))
     smallest, largest = size_range[0] * img_size, size_range[1] * img_size
     atlas = packed_stamps if source == "stamps" else packed_shapes
-    sprites = atlas(min(smallest, size_range[0] * CELLS), max(largest, size_range[1] * CELLS), str(torch.device(device)))
+    sprites = atlas(
+        min(smallest, size_range[0] * CELLS), max(largest, size_range[1] * CELLS), str(torch.device(device))
+    )
     settings = {"img_size": img_size, "frames": frames, "source": source, "ids": ids, "known": len(names)}
     settings |= {"max_overlap": max_overlap, "background": background, "speed": speed, "spin": spin}
     # Small pieces stay in a CPU's cache; a GPU wants the whole chunk.
@@ -240,11 +249,15 @@ def compose_scenes(
         generator = chunk_generator(seed, start // CHUNK)
         count = min(CHUNK, num - start)
         choices = {"objects": objects, "twin_pairs": twin_pairs, "size_range": size_range}
-        picked = draw_scenes(generator, sources=len(ids), rotation=rotation, relight=relight, **choices).take(count, device)
+        picked = draw_scenes(generator, sources=len(ids), rotation=rotation, relight=relight, **choices).take(
+            count, device
+        )
         ground = {key: value[:count].to(device) for key, value in background_draws(CHUNK, generator).items()}
         for at in range(0, count, piece):
             some = SceneDraws(**{key: value[at : at + piece] for key, value in vars(picked).items()})
-            parts.append(_compose(some, {key: value[at : at + piece] for key, value in ground.items()}, sprites, settings))
+            parts.append(
+                _compose(some, {key: value[at : at + piece] for key, value in ground.items()}, sprites, settings)
+            )
     made = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     sentences = _captions(made, source, img_size) if captions else None
     return Scenes(

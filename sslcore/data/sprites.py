@@ -57,7 +57,9 @@ def pack(pixels: Tensor, smallest: float, largest: float) -> Sprites:
     for side in sides:
         level = pixels
         if side != SIDE:
-            level = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+            level = F.interpolate(pixels, size=(side, side), mode="bicubic", antialias=True, align_corners=False).clamp(
+                0, 1
+            )
             level = torch.minimum(level, level[:, -1:])  # bicubic overshoot must not make light without matter
         # A transparent rim of one texel: samples outside are clamped onto it instead of reading the neighbour.
         tiles.append(F.pad(level, (1, 1, 1, 1 + sides[0] - side)))

@@ -9,7 +9,7 @@ import lzma
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ class DataFileError(ValueError):
 
 
 def data_folder() -> Path:
-    """Folder for what the data scripts build or download: $SSLCORE_DATA, else ./data if it exists, else ~/.cache/sslcore."""
+    """Folder of built and downloaded files: $SSLCORE_DATA, else ./data if there is one, else ~/.cache/sslcore."""
     if chosen := os.environ.get("SSLCORE_DATA"):
         return Path(chosen).expanduser()
     here = Path("data")
@@ -64,26 +64,30 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def read_npz(path: Path, expected_sha256: str | None = None, made_by: str = "") -> dict[str, np.ndarray]:
+def read_npz(
+    path: Path, expected_sha256: str | None = None, made_by: str = "", names: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
     """Arrays of an .npz file, never unpickling.
 
     Args:
         path: the file.
         expected_sha256: checked against the file's bytes when given.
         made_by: the command that makes the file, quoted in errors.
+        names: the arrays wanted; None = all.
 
     Raises:
         FileNotFoundError: no such file; the message names `made_by`.
-        DataFileError: wrong checksum, truncated or unreadable content.
+        DataFileError: wrong checksum, truncated or unreadable content, a wanted array not in it.
     """
     remedy = f" Make it again with: {made_by}" if made_by else ""
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing.{remedy}")
     if expected_sha256 is not None and (found := sha256(path)) != expected_sha256:
-        raise DataFileError(f"{path}: expected SHA-256 {expected_sha256}, got {found} ({path.stat().st_size} bytes).{remedy}")
+        size = path.stat().st_size
+        raise DataFileError(f"{path}: expected SHA-256 {expected_sha256}, got {found} ({size} bytes).{remedy}")
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: archive[name] for name in (archive.files if names is None else names)}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         raise DataFileError(f"{path}: expected an .npz archive, could not read it ({error}).{remedy}") from error
 
@@ -93,6 +97,6 @@ def checksums() -> dict[str, str]:
     return json.loads((EMBEDDED / "checksums.json").read_text("utf-8"))
 
 
-def read_embedded(relative: str, made_by: str) -> dict[str, np.ndarray]:
+def read_embedded(relative: str, made_by: str, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """Arrays of an embedded file after comparing its checksum."""
-    return read_npz(EMBEDDED / relative, checksums()[relative], made_by)
+    return read_npz(EMBEDDED / relative, checksums()[relative], made_by, names)
