@@ -53,13 +53,14 @@ def save_checkpoint(
 
 def read_checkpoint(path: str | Path, device: torch.device) -> dict[str, Any]:
     """The content of a checkpoint. Raises ValueError on a file that is cut short or is something else."""
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a training checkpoint, got a file that can't be read ({type(error).__name__}); "
-            "delete it, or pass resume=False to start over"
-        ) from error
+    with open(path, "rb") as file:
+        try:
+            content = torch.load(file, map_location=device, weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, KeyError) as error:
+            raise ValueError(
+                f"{path}: expected a training checkpoint, got a file that can't be read ({type(error).__name__}); "
+                "delete it, or pass resume=False to start over"
+            ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path}: expected a training checkpoint of format {FORMAT}, got another kind of file")
     return content

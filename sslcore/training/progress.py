@@ -12,7 +12,9 @@ def wants_bar(progress: bool | None) -> bool:
     """What was asked for; if nothing was, a bar on a terminal or in a notebook, and never under CI."""
     if progress is not None:
         return progress
-    return not os.environ.get("CI") and (sys.stderr.isatty() or "ipykernel" in sys.modules)
+    ipython = sys.modules.get("IPython")
+    in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+    return not os.environ.get("CI") and (sys.stderr.isatty() or in_notebook)
 
 
 def progress_bar(done: int, steps: int, name: str, progress: bool | None) -> Any:
