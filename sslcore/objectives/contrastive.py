@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sslcore.distributed import gather_with_grad, mean_over_ranks, rank
 from sslcore.kernels import tiled
-from sslcore.objectives.precision import unit_rows, without_autocast
+from sslcore.objectives.precision import same_precision, unit_rows, without_autocast
 from sslcore.validate import (
     check_finite,
     check_float,
@@ -103,7 +103,7 @@ def nt_xent(z0: Tensor, z1: Tensor, temperature: float = 0.5, group: ProcessGrou
     check_same_shape("z0", z0, "z1", z1)
     check_positive("temperature", temperature)
     num, dtype = z0.shape[0], z0.dtype
-    z0, z1 = unit_rows(z0), unit_rows(z1)
+    z0, z1 = map(unit_rows, same_precision(z0, z1))
     rows = torch.cat([z0, z1])
     candidates = gather_with_grad(rows, group)
     require(candidates.shape[0] >= 4, f"z0, z1: expected at least two images (no negatives otherwise), got {num}")
@@ -140,9 +140,9 @@ def info_nce(
     check_same_shape("query", query, "key", key)
     check_positive("temperature", temperature)
     num, dtype = query.shape[0], query.dtype
-    query, key = unit_rows(query), unit_rows(key)
-    positive = (query * key).sum(dim=1) / temperature
     if negatives is None:
+        query, key = map(unit_rows, same_precision(query, key))
+        positive = (query * key).sum(dim=1) / temperature
         candidates = gather_with_grad(key, group)
         require(candidates.shape[0] >= 2, f"query, key: expected two or more images or a queue, got {num}")
         denominator = _denominator(query, candidates, 1 / temperature, None, None, dtype)
@@ -154,5 +154,7 @@ def info_nce(
             negatives.shape[0] >= 1 and negatives.shape[1] == query.shape[1],
             f"negatives: expected (K >= 1, {query.shape[1]}), got {tuple(negatives.shape)}",
         )
-        denominator = _denominator(query, unit_rows(negatives), 1 / temperature, None, positive, dtype)
+        query, key, negatives = map(unit_rows, same_precision(query, key, negatives))
+        positive = (query * key).sum(dim=1) / temperature
+        denominator = _denominator(query, negatives, 1 / temperature, None, positive, dtype)
     return mean_over_ranks(denominator - positive.mean(), group)

@@ -18,6 +18,12 @@ def full_precision(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
+def same_precision(*tensors: Tensor) -> list[Tensor]:
+    """Tensors of any shapes, all as float64 if one of them is, else as float32: matmuls refuse to mix the two."""
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors)
+    return [tensor.to(torch.float64 if wide else torch.float32) for tensor in tensors]
+
+
 def without_autocast(objective: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
     """Decorator: run an objective with autocast off, for autocast would turn its float32 matmuls into bf16 ones."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslcore.distributed import gather_with_grad, mean_over_ranks, world_size
-from sslcore.objectives.precision import full_precision, without_autocast
+from sslcore.objectives.precision import same_precision, without_autocast
 from sslcore.validate import check_finite, check_float, check_rank, check_same_shape, require
 
 if TYPE_CHECKING:  # some builds of torch have no torch.distributed
@@ -81,8 +81,8 @@ def barlow_twins(z0: Tensor, z1: Tensor, lambd: float = 5e-3, group: ProcessGrou
     _check_pair(z0, z1, group)
     require(0 <= lambd < float("inf"), f"lambd: expected a finite number >= 0, got {lambd}")
     standard = []
-    for z in (z0, z1):
-        z = _centred(full_precision(z), group)
+    for z in same_precision(z0, z1):
+        z = _centred(z, group)
         variance = mean_over_ranks(z.square().mean(dim=0), group)
         standard.append(z * torch.rsqrt(variance + 1e-5))
     a, b = standard
@@ -118,7 +118,7 @@ def vicreg(
     _check_pair(z0, z1, group)
     for name, weight in (("sim", sim), ("std", std), ("cov", cov)):
         require(0 <= weight < float("inf"), f"{name}: expected a finite number >= 0, got {weight}")
-    z0, z1 = full_precision(z0), full_precision(z1)
+    z0, z1 = same_precision(z0, z1)
     rows = z0.shape[0] * world_size(group)
     unbiased = rows / (rows - 1)
     spread, energy = [], []

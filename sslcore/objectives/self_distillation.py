@@ -130,7 +130,8 @@ def ibot_patch_loss(
     check_mask("mask", mask, tuple(student_logits.shape[:2]))
     targets = ((full_precision(teacher_logits) - center).detach() / teacher_temp).softmax(dim=2)
     log_probs = (full_precision(student_logits) / student_temp).log_softmax(dim=2)
-    weights = mask / mask.sum(dim=1, keepdim=True).clamp_min(1)
+    weights = mask.to(log_probs.dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
     return -((targets * log_probs).sum(dim=2) * weights).sum(dim=1).mean()
 
 
