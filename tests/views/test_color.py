@@ -66,10 +66,7 @@ def test_mixed_orders_equal_one_order_at_a_time(channels):
     order = torch.arange(48) % len(ORDERS)
     mixed = apply_mixed_jitter(images.clone(), factors, order)
     singly = torch.cat(
-        [
-            color_jitter(images[i : i + 1], *factors[i : i + 1].T, order=ORDERS[order[i]])
-            for i in range(len(images))
-        ]
+        [color_jitter(images[i : i + 1], *factors[i : i + 1].T, order=ORDERS[order[i]]) for i in range(len(images))]
     )
     torch.testing.assert_close(mixed, singly, atol=1e-4, rtol=0)
 
@@ -118,7 +115,12 @@ def test_bad_input_raises():
             solarize(bad)
     with pytest.raises(TypeError):
         color_jitter((images * 255).to(torch.uint8), one, one, one, zero)
-    for arguments in ((one[:1], one, one, zero), (-one, one, one, zero), (one, one, one, one), (one * float("nan"),) * 4):
+    for arguments in (
+        (one[:1], one, one, zero),
+        (-one, one, one, zero),
+        (one, one, one, one),
+        (one * float("nan"),) * 4,
+    ):
         with pytest.raises(ValueError, match="brightness|hue"):
             color_jitter(images, *arguments)
     with pytest.raises(ValueError, match="order"):

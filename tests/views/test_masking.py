@@ -1,0 +1,98 @@
+"""Masks: exact counts, consistent indices, uniform or blocky, different for each image."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sslcore.views import block_mask, random_mask
+
+
+@given(st.integers(1, 5), st.integers(2, 80), st.floats(0.01, 0.99), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_indices_describe_one_permutation(batch, patches, ratio, seed):
+    kept = int(patches * (1 - ratio) + 1e-9)
+    if not 0 < kept < patches:
+        with pytest.raises(ValueError, match="visible"):
+            random_mask(batch, patches, ratio)
+        return
+    ids_keep, ids_restore, mask = random_mask(batch, patches, ratio, torch.Generator().manual_seed(seed))
+    assert ids_keep.shape == (batch, kept) and mask.dtype == torch.bool
+    assert (mask.sum(1) == patches - kept).all()
+    assert not mask.gather(1, ids_keep).any()
+    # visible patches first, then placeholders: un-shuffling puts every visible patch back in its place
+    sequence = torch.full((batch, patches), -1)
+    sequence[:, :kept] = ids_keep
+    restored = sequence.gather(1, ids_restore)
+    place = torch.arange(patches).expand(batch, -1)
+    assert torch.equal(restored[~mask], place[~mask]) and (restored[mask] == -1).all()
+
+
+@pytest.mark.parametrize(("patches", "ratio", "kept"), [(10, 0.9, 1), (64, 0.75, 16), (196, 0.75, 49), (10, 0.7, 3)])
+def test_round_ratios_keep_the_round_count(patches, ratio, kept):
+    assert random_mask(2, patches, ratio).ids_keep.shape == (2, kept)
+
+
+def test_every_patch_is_hidden_equally_often():
+    mask = random_mask(4000, 16, 0.75, torch.Generator().manual_seed(0)).mask
+    assert (mask.float().mean(0) - 0.75).abs().max() < 0.035  # five standard errors
+    assert len(mask.unique(dim=0)) > 500
+
+
+@given(st.integers(2, 16), st.integers(2, 16), st.floats(0.1, 0.9), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_block_masks_hide_the_exact_count(height, width, ratio, seed):
+    patches = height * width
+    kept = int(patches * (1 - ratio) + 1e-9)
+    if not 0 < kept < patches:
+        with pytest.raises(ValueError, match="visible"):
+            block_mask(3, (height, width), ratio)
+        return
+    generator = torch.Generator().manual_seed(seed)
+    mask = block_mask(3, (height, width), ratio, generator)
+    assert mask.shape == (3, patches) and mask.dtype == torch.bool
+    assert (mask.sum(1) == patches - kept).all()
+
+
+def test_block_masks_are_blocky_varied_and_cover_the_grid():
+    def joins(mask):
+        """Share of hidden patches whose right neighbour is hidden too."""
+        mask = mask.view(-1, 14, 14).float()
+        return float((mask[:, :, 1:] * mask[:, :, :-1]).sum() / mask[:, :, :-1].sum())
+
+    generator = torch.Generator().manual_seed(0)
+    blocks = block_mask(400, (14, 14), 0.4, generator)
+    scattered = random_mask(400, 196, 0.4, generator).mask
+    assert joins(scattered) < 0.45
+    assert joins(blocks) > 0.75
+    assert len(blocks.unique(dim=0)) > 390
+    # whole blocks favour the centre, but no side over its opposite, and no patch is always visible
+    often = block_mask(4000, (14, 14), 0.4, generator).float().mean(0)
+    assert often.min() > 0.02 and often.max() < 0.9
+    assert (often - often.flip(0)).abs().max() < 0.055  # five standard errors of a difference
+
+
+def test_masks_repeat_with_the_seed():
+    for draw in (lambda g: random_mask(4, 36, 0.6, g).mask, lambda g: block_mask(4, (6, 6), 0.6, g)):
+        first, second, other = (draw(torch.Generator().manual_seed(seed)) for seed in (5, 5, 6))
+        assert torch.equal(first, second) and not torch.equal(first, other)
+
+
+def test_bad_input_raises():
+    for ratio in (0.0, 1.0, -0.5, 1.5, float("nan"), 0.999):
+        with pytest.raises(ValueError, match="ratio"):
+            random_mask(2, 16, ratio)
+        with pytest.raises(ValueError, match="ratio"):
+            block_mask(2, (4, 4), ratio)
+    with pytest.raises(ValueError, match="batch"):
+        random_mask(0, 16)
+    with pytest.raises(ValueError, match="num_patches"):
+        random_mask(2, 1)
+    with pytest.raises(ValueError, match="grid"):
+        block_mask(2, (0, 4))
+    with pytest.raises(ValueError, match="aspect"):
+        block_mask(2, (4, 4), aspect=(2.0, 1.0))
+    with pytest.raises(TypeError, match="generator"):
+        random_mask(2, 16, generator=0)
