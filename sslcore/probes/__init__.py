@@ -1,8 +1,15 @@
 """Read-outs of frozen networks: each is fitted on train, chosen on val, reported on test, beside its controls."""
 
+from sslcore.probes.attention import attention_distance, attention_entropy, attention_maps, attention_rollout, rollout
+from sslcore.probes.attentive import AttentiveResult, attentive_probe
+from sslcore.probes.cka import cka
+from sslcore.probes.discovery import bounding_boxes, centre_boxes, corloc, lost, patch_keys, tokencut
 from sslcore.probes.frozen import extract, frozen
+from sslcore.probes.geometry import alignment, lidar, rankme, uniformity
 from sslcore.probes.knn import knn_eval, knn_predict
 from sslcore.probes.linear import ProbeResult, linear_probe
+from sslcore.probes.masks import Jaccard, dino_jaccard, mass_threshold
+from sslcore.probes.pca_maps import PatchPCA, patch_pca
 from sslcore.probes.same_object import (
     BindingReport,
     Pairs,
@@ -13,20 +20,45 @@ from sslcore.probes.same_object import (
     sample_pairs,
     token_labels,
 )
+from sslcore.probes.untrained import untrained_copy
 
 __all__ = [
+    "AttentiveResult",
     "BindingReport",
+    "Jaccard",
     "Pairs",
+    "PatchPCA",
     "ProbeResult",
     "SameObjectProbe",
+    "alignment",
+    "attention_distance",
+    "attention_entropy",
+    "attention_maps",
+    "attention_rollout",
+    "attentive_probe",
     "binding_auroc",
     "binding_report",
+    "bounding_boxes",
+    "centre_boxes",
+    "cka",
+    "corloc",
+    "dino_jaccard",
     "extract",
     "frozen",
     "knn_eval",
     "knn_predict",
+    "lidar",
     "linear_probe",
+    "lost",
+    "mass_threshold",
+    "patch_keys",
+    "patch_pca",
+    "rankme",
+    "rollout",
     "same_object_probe",
     "sample_pairs",
     "token_labels",
+    "tokencut",
+    "uniformity",
+    "untrained_copy",
 ]

@@ -1,14 +1,13 @@
-"""What a probe scores without the network: from places, colours, pixels, and from the same net before training."""
+"""What a probe can score without any network: from places, patch colours and raw pixels."""
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sslcore.validate import check_images, require
+from sslcore.validate import check_images
 
 
 def position_features(num_images: int, grid: tuple[int, int], frequencies: int = 3) -> Tensor:
@@ -49,26 +48,3 @@ def pixel_features(train: Tensor, others: list[Tensor], patch_size: int, dims: i
     covariance = (rows - centre).T @ (rows - centre)
     directions = torch.linalg.eigh(covariance)[1].flip(1)[:, :dims]
     return [(patches - centre) @ directions for patches in flat]
-
-
-def untrained_copy(backbone: nn.Module, seed: int = 0) -> nn.Module:
-    """The same architecture with fresh random weights: each module's own reset_parameters, then loose parameters.
-
-    Parameters that sit directly on a module without reset_parameters (class token, positions) are drawn from
-    N(0, 0.02^2) when they have two or more axes and otherwise keep the value they have. Raises ValueError for a
-    backbone with no module that can be reset.
-    """
-    fresh = copy.deepcopy(backbone)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        reset = 0
-        for module in fresh.modules():
-            if callable(getattr(module, "reset_parameters", None)):
-                module.reset_parameters()
-                reset += 1
-                continue
-            for parameter in module.parameters(recurse=False):
-                if parameter.ndim >= 2:
-                    nn.init.trunc_normal_(parameter.data, std=0.02)
-    require(reset > 0, f"{type(backbone).__name__}: no module with reset_parameters; pass untrained=... yourself")
-    return fresh

@@ -80,8 +80,8 @@ def same_object_probe(
     kind: str = "lowrank",
     rank: int = 32,
     epochs: int = 10,
-    lr: float = 2e-3,
-    weight_decay: float = 1e-2,
+    lr: float = 1e-3,
+    weight_decay: float = 0.1,
     batch_images: int = 16,
     seed: int = 0,
 ) -> FittedProbe:

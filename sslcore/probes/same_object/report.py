@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.probes.frozen import extract
-from sslcore.probes.same_object.controls import colour_features, pixel_features, position_features, untrained_copy
+from sslcore.probes.same_object.controls import colour_features, pixel_features, position_features
 from sslcore.probes.same_object.fit import FittedProbe, same_object_probe
 from sslcore.probes.same_object.labels import token_grid, token_labels
 from sslcore.probes.same_object.metrics import image_auroc, pair_accuracy
 from sslcore.probes.same_object.pairs import Pairs, sample_pairs
+from sslcore.probes.untrained import untrained_copy
 from sslcore.validate import check_rank, require
 
 SPLITS = ("train", "val", "test")
@@ -167,7 +168,8 @@ def binding_report(
         untrained_scores = dict(zip(numbers, rows, strict=True))
         found["untrained"] = rows[best_index(rows)]
     facts = {"match": match, "stratum": stratum, "test_images": len(test_scenes.images)}
-    facts |= {"train_pairs": len(pairs["train"]), "test_pairs": len(pairs["test"]), "prior": round(pairs["test"].prior, 4)}
+    facts |= {"train_pairs": len(pairs["train"]), "test_pairs": len(pairs["test"])}
+    facts["prior"] = round(pairs["test"].prior, 4)
     facts |= {name: round(value, 4) for name, value in pair_accuracy(logits[best], pairs["test"].same).items()}
     facts["seconds"] = round(time.perf_counter() - begin, 2)
     return BindingReport(dict(zip(numbers, scores, strict=True)), numbers[best], found, untrained_scores, facts)
