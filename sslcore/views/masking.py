@@ -69,8 +69,8 @@ def block_mask(
     no block reached come last, in random order. Returns (B, h*w) bool, True = hidden, with
     h*w - int(h*w * (1 - ratio)) True in every row. min_patches defaults to 16 of a 14x14 grid, in proportion.
     Raises ValueError on an empty grid, ratio outside (0, 1) or aspect out of order. Source: BEiT, arXiv 2106.08254,
-    algorithm 1, which lets the count vary slightly; a fixed count keeps batches rectangular. As there, blocks lie wholly
-    inside the grid, so corners are hidden far less often than the centre.
+    algorithm 1, which lets the count vary slightly; a fixed count keeps batches rectangular. As there, blocks lie
+    wholly inside the grid, so corners are hidden far less often than the centre.
     """
     require(batch >= 1, f"batch: expected at least 1, got {batch}")
     height, width = grid
