@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sslcore.backbones.tokens import Tokens, refuse_attention
@@ -34,6 +35,12 @@ class StagedConvNet(nn.Module):
             f"x: expected (B >= 1, {self.in_chans}, H, W), got shape {tuple(x.shape)}",
         )
         refuse_attention(return_attention, self.name)
+        # Channels-last convolutions are faster on CPUs and on tensor cores; the layout carries through all stages.
+        # One channel needs the reshape: both layouts then share their memory and torch would take the other one.
+        if self.in_chans == 1:
+            x = x.reshape(x.shape[0], *x.shape[2:], 1).permute(0, 3, 1, 2)
+        else:
+            x = x.contiguous(memory_format=torch.channels_last)
         layers = []
         for stage in self.stages:
             x = stage(x)

@@ -70,7 +70,8 @@ class TimmBackbone(nn.Module):
     ) -> Tokens:
         """(B, C, H, W) float images -> Tokens; sizes as the timm model accepts them.
 
-        return_layers: block outputs for transformers with one resolution, stage maps (B, h_l * w_l, D_l) otherwise.
+        return_layers: block outputs for transformers with one resolution; otherwise stage maps (B, h_l * w_l, D_l)
+        from a second pass through forward_intermediates.
         return_attention: True or block indices, for transformers with plain softmax attention over all tokens;
         those blocks run timm's explicit path for this call. ValueError for every other net.
         """
@@ -104,7 +105,8 @@ class TimmBackbone(nn.Module):
                 weights.shape[-2:] == (length, length),
                 f"return_attention: {self.name} attends over {tuple(weights.shape[-2:])}, not all {length} tokens",
             )
-        if return_layers and (features.ndim == 4 or any(layer.shape[1] != length for layer in layers)):
+        one_resolution = features.ndim == 3 and layers and all(layer.shape[1] == length for layer in layers)
+        if return_layers and not one_resolution:
             layers = [_flat(stage) for stage in self.model.forward_intermediates(x, intermediates_only=True)]
         patch_tokens, first_register = tokens[:, prefix:], int(self.has_class_token)
         return Tokens(
@@ -177,8 +179,11 @@ def _recorded_attention(attention: nn.Module, record: dict[int, Tensor], index: 
 @contextmanager
 def _recorded_layers(blocks: list[nn.Module], layers: list[Tensor]) -> Iterator[None]:
     """Keep the input of the first block and the output of every block."""
+    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        layers.append(output)
+
     handles = [blocks[0].register_forward_pre_hook(lambda _module, inputs: layers.append(inputs[0]))]
-    handles += [block.register_forward_hook(lambda _module, _inputs, output: layers.append(output)) for block in blocks]
+    handles += [block.register_forward_hook(keep) for block in blocks]
     try:
         yield
     finally:

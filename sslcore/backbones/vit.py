@@ -158,20 +158,20 @@ class VisionTransformer(nn.Module):
         pixels = x.reshape(batch, channels, grid[0], side, grid[1], side).permute(0, 2, 4, 1, 3, 5)
         pixels = pixels.reshape(batch, grid[0] * grid[1], channels * side * side)
         positions, angles = self.positions(grid), self.angles
+        if mask is None:
+            # A zero multiple keeps the mask token in the graph: DDP waits for a gradient from every parameter.
+            positions = 0.0 * self.mask_token if positions is None else positions + 0.0 * self.mask_token
         if angles is not None and grid != self.reference_grid:
             angles = rope_angles(grid, self.embed_dim // self.num_heads, self.reference_grid, angles.device)
         if ids_keep is not None:
             # Dropping before the projection: hidden patches cost nothing.
             pixels = _take(pixels, ids_keep)
-            positions = None if positions is None else _take(positions.expand(batch, -1, -1), ids_keep)
+            positions = None if positions is None else _take(positions.expand(batch, grid[0] * grid[1], -1), ids_keep)
             angles = None if angles is None else angles[ids_keep]
             mask = None if mask is None else mask.gather(1, ids_keep)
         patches = F.linear(pixels, projection.weight.flatten(1), projection.bias)
         if mask is not None:
             patches = torch.where(mask[..., None], self.mask_token.to(patches.dtype), patches)
-        else:
-            # A zero multiple keeps the mask token in the graph: DDP waits for a gradient from every parameter.
-            positions = 0.0 * self.mask_token if positions is None else positions + 0.0 * self.mask_token
         if positions is not None:
             patches = patches + positions
         prefix = [token.expand(batch, -1, -1) for token in (self.cls_token, self.reg_token) if token is not None]
