@@ -189,6 +189,7 @@ def lab(notebook: Path, folder: Path) -> Iterator[str]:
     quiet = {f"JUPYTER_{kind}_DIR": str(folder / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     quiet |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(folder / "spaces")}
     quiet |= {"SSLCORE_CHAPTERS": str(ROOT / "chapters"), "PYTHONPATH": str(ROOT)}
+    quiet["SSLCORE_EVIDENCE"] = str(folder / "evidence")  # a check never rewrites what is committed
     # This may itself run under make, whose flags and variables the inner make must not inherit.
     dropped = {"MPLBACKEND", "MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     environment = {key: value for key, value in os.environ.items() if key not in dropped}
