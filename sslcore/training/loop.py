@@ -83,6 +83,7 @@ def fit(
     history, done = History(batch_size=batch_size), 0
     if checkpoint is not None and resume and Path(checkpoint).exists():
         done, history = load_checkpoint(checkpoint, method, descent, settings, device)
+    ranks.same("steps found in the checkpoint", done)  # a file on one machine's own disk is not there for the others
     network = ranks.wrap(method, device)
     if compile:
         for child in method.children():
@@ -119,6 +120,7 @@ def fit(
                 recorder.flush()  # a checkpoint never holds weights whose loss was not a number
                 if ranks.rank == 0:
                     save_checkpoint(checkpoint, done, method, descent, history, settings)
+                ranks.same("steps done", done)  # whoever returns finds the file
             if history.loss:
                 bar.set_postfix_str(f"loss {history.loss[-1]:.4f}", refresh=False)
         recorder.flush()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -46,18 +48,31 @@ class Ranks:
         """The method itself, or under DistributedDataParallel with BatchNorm over all ranks.
 
         BatchNorm layers are exchanged in place; they keep their weights and statistics.
-        Buffers are not broadcast: every rank moves its own queue and centre by the same global numbers.
+        All ranks start from rank 0's weights and buffers. After that buffers are left alone: every rank moves its own
+        queue and centre by the same global numbers.
         """
         if self.group is None:
             return method
         convert_batch_norm(method, self.group, device)
-        return nn.parallel.DistributedDataParallel(
+        for buffer in method.buffers():
+            dist.broadcast(buffer, 0, self.group)
+        parallel = nn.parallel.DistributedDataParallel
+        renamed = "forward_sync_buffers" in inspect.signature(parallel).parameters  # torch 2.14 renamed the argument
+        return parallel(
             method,
             device_ids=[device] if device.type == "cuda" else None,
             process_group=self.group,
-            broadcast_buffers=False,
             static_graph=True,  # a mask token that a method leaves unused is then no error
+            **{"forward_sync_buffers" if renamed else "broadcast_buffers": False},
         )
+
+    def same(self, name: str, value: Any) -> None:
+        """Wait for all ranks; raise ValueError on each of them unless they hold the same value."""
+        if self.group is None:
+            return
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self.group)
+        require(all(other == value for other in values), f"{name}: expected the same on every rank, got {values}")
 
     @contextmanager
     def entered(self, method: nn.Module) -> Iterator[None]:
