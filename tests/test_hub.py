@@ -68,7 +68,15 @@ def flip_bit(path):
     path.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize("damage", [flip_bit, lambda p: p.write_bytes(p.read_bytes()[:-8]), lambda p: p.write_bytes(b"")])
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-8])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [flip_bit, truncate, empty])
 def test_damaged_weights_are_refused(folder, damage):
     damage(folder / "tiny.safetensors")
     with pytest.raises(CheckpointError, match="tiny.safetensors: checksum"):

@@ -13,7 +13,9 @@ from sslcore.files import chapters_folder
 from sslcore.nb.cells import joined, read_notebook
 from sslcore.nb.percent import METADATA, write_notebook
 
-_GENERAL = (r"/home/", r"/root/", r"/Users/", r"/tmp/", r"[A-Z]:\\Users", r"[^\s\"'<>]*site-packages[/\\]")
+# Tried only where a word starts: anywhere else, a long line of base64 would take quadratic time.
+_LIBRARY = r"(?<![^\s\"'<>])[^\s\"'<>]*site-packages[/\\]"
+_GENERAL = (r"/home/", r"/root/", r"/Users/", r"/tmp/", r"[A-Z]:\\Users", _LIBRARY)
 
 
 def machine_paths() -> re.Pattern[str]:

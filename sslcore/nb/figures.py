@@ -17,14 +17,15 @@ def show_image(ax, image: Tensor) -> None:
     """Draw one (C, H, W) image, uint8 or float in [0, 1], without axes."""
     pixels = image.detach().cpu()
     pixels = pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.clamp(0, 1)
-    ax.imshow(pixels.permute(1, 2, 0).squeeze(-1), cmap="gray" if pixels.shape[0] == 1 else None, vmin=0, vmax=1)
+    colours = "gray" if pixels.shape[0] == 1 else None
+    ax.imshow(pixels.permute(1, 2, 0).squeeze(-1).numpy(), cmap=colours, vmin=0, vmax=1)
     ax.set_axis_off()
 
 
 def _heat(ax, image: Tensor, values: Tensor, title: str, limits: tuple[float, float] | None = None) -> None:
     height, width = image.shape[-2:]
     low, high = limits or (float(values.min()), float(values.max()))
-    ax.imshow(values.cpu(), extent=(0, width, height, 0), vmin=low, vmax=high)
+    ax.imshow(values.cpu().numpy(), extent=(0, width, height, 0), vmin=low, vmax=high)
     ax.set_title(title)
     ax.set_axis_off()
 
