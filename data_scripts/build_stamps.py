@@ -4,9 +4,9 @@
     dpkg-deb -x tuxpaint-stamps-default_*.deb FOLDER
     python data_scripts/build_stamps.py FOLDER [--check]
 
-Each cut-out is cropped to its alpha mask, its rim recoloured from inside (photographs cut from a white page keep a white
-fringe), scaled to 96 px on the longer side, premultiplied, and rounded to 65 levels: two grey levels of error that nobody
-sees, a third off the file. Needs Pillow and SciPy.
+Each cut-out is cropped to its alpha mask, its rim recoloured from inside (photographs cut from a white page keep a
+white fringe), scaled to 96 px on the longer side, premultiplied, and rounded to 65 levels: two grey levels of error
+that nobody sees, a third off the file. Needs Pillow and SciPy.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOP_FOLDERS = {"animals", "food", "plants", "vehicles", "household", "hobbies", 
 
 
 def is_photo(relative: Path, rgba: np.ndarray) -> bool:
-    """Photographs have hundreds of colours, drawings few; mirrored copies, cartoons and close-up spiders are left out."""
+    """Photographs have hundreds of colours, drawings few. Left out: mirrored copies, cartoons, close-ups of spiders."""
     parts = relative.parts
     if parts[0] not in TOP_FOLDERS or "cartoon" in str(relative) or "_mirror" in relative.name:
         return False
@@ -64,7 +64,7 @@ def cut_out(rgba: np.ndarray) -> np.ndarray:
 
 
 def to_residuals(tiles: np.ndarray) -> np.ndarray:
-    """(N, 96, 96, 4) levels -> (4, N, 96, 96) differences (red and blue from green, each row from the one above), mod 256."""
+    """(N, 96, 96, 4) levels -> (4, N, 96, 96) differences mod 256: red and blue from green, each row from the last."""
     planes = np.moveaxis(tiles, -1, 0).astype(np.int16)
     planes[0] -= planes[1]
     planes[2] -= planes[1]

@@ -29,7 +29,7 @@ def _pip_download(requirement: str, options: list[str], expected: str) -> Path:
         print("$", " ".join(command))
         if subprocess.run(command).returncode:
             raise SystemExit(
-                f"pip could not download {requirement}. Offline? Fetch it on another machine with the command above and pass "
+                f"pip could not download {requirement}. Offline? Fetch it elsewhere with the command above and pass "
                 "its path here. If pip complains about bdist_wheel: python -m pip install setuptools wheel"
             )
         (path,) = Path(folder).iterdir()

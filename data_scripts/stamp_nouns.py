@@ -1,4 +1,4 @@
-"""Nouns for the photo cut-outs whose caption is not simply "A noun." (file name in the package -> singular[, plural])."""
+"""Nouns for the photo cut-outs whose caption is not simply "A noun.": name in the package -> singular[, plural]."""
 
 from __future__ import annotations
 

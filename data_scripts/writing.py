@@ -11,7 +11,7 @@ from sslcore.data.storage import EMBEDDED, checksums, sha256, write_aside
 
 
 def finish(files: Mapping[Path, bytes], check: bool) -> int:
-    """Write every file and enter the embedded ones in checksums.json; with `check`, only compare. Returns an exit status."""
+    """Write every file and enter embedded arrays in checksums.json; with `check`, only compare. The exit status."""
     wrong = 0
     table = checksums() if (EMBEDDED / "checksums.json").exists() else {}
     for path, content in files.items():

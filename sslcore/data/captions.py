@@ -54,7 +54,7 @@ def sentence(groups: Sequence[Group]) -> str:
 
 
 def describe(kinds: list[list[int]], centres: list[list[list[float]]], names: dict[int, tuple[str, str]]) -> list[str]:
-    """One sentence an image. kinds: source number of each object, -1 = none; centres: (row, column) fractions of the side."""
+    """One sentence an image. kinds: key into names for each object, -1 = none; centres: (row, column) in sides."""
     sentences = []
     for row, places in zip(kinds, centres, strict=True):
         groups: dict[tuple[str, str], list[tuple[float, float]]] = {}

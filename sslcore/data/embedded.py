@@ -53,8 +53,8 @@ def load_stamps(split: str = "train", background: int = 128) -> ImageSet:
         background: grey level 0..255 behind the object.
 
     Returns:
-        images (n, 3, 96, 96); labels = folder class; masks 1 where alpha > 127; captions as in the package; extras: alpha
-        (n, 96, 96) uint8, ids (n,) row among all 258, nouns, plurals.
+        images (n, 3, 96, 96); labels = folder class; masks 1 where alpha > 127; captions as in the package; extras:
+        alpha (n, 96, 96) uint8, ids (n,) row among all 258, nouns, plurals.
     """
     require(0 <= background <= 255, f"background: expected a grey level in 0..255, got {background}")
     ids = stamp_ids(split)
@@ -83,7 +83,7 @@ def load_stamps(split: str = "train", background: int = 128) -> ImageSet:
 def load_fashion_mnist(split: str = "train") -> ImageSet:
     """Fashion-MNIST subset: 28 x 28 grey clothes, 10 balanced classes; train 10 000, val 1 000, test 1 000.
 
-    All three come from the original training set and are disjoint; figures are not comparable with the official test set.
+    All three are disjoint parts of the original training set: figures do not compare with the official test set.
     """
     if split not in FASHION_SPLITS:
         unknown("split of fashion_mnist", split, FASHION_SPLITS)

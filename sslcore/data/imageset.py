@@ -23,7 +23,7 @@ class ImageSet:
         masks: (N, H, W) uint8 instance ids, 0 = background, or None.
         captions: N strings, or None.
         extras: further named values. A tensor or list of length N is taken to be per image and follows `subset`;
-            anything else is kept as it is. Name a shared value so that its length cannot be mistaken, or wrap it in a dict.
+            anything else is kept as it is. A shared value that may happen to have N entries belongs in a tuple.
 
     Raises:
         ValueError, TypeError: shapes or types that do not fit together.
@@ -49,7 +49,8 @@ class ImageSet:
             if self.labels.dtype != torch.int64:
                 raise TypeError(f"labels: expected int64, got {self.labels.dtype}")
             require(len(self.labels) == count, f"labels: expected {count}, one an image, got {len(self.labels)}")
-            if count and self.classes is not None:
+            # Reading a value from another device would stall it; sets are built on the CPU and checked there.
+            if count and self.classes is not None and self.labels.device.type == "cpu":
                 low, high = (int(value) for value in self.labels.aminmax())
                 require(
                     low >= 0 and high < len(self.classes),
@@ -105,7 +106,6 @@ class ImageSet:
         return self._tensors(lambda tensor: tensor.to(device), lambda items: items)
 
     def __repr__(self) -> str:
-        present = [name for name in ("labels", "masks", "captions") if getattr(self, name) is not None] + sorted(
-            self.extras
-        )
-        return f"{type(self).__name__}({self.name}/{self.split}: {tuple(self.images.shape)}, with {', '.join(present) or 'nothing else'})"
+        parts = [name for name in ("labels", "masks", "captions") if getattr(self, name) is not None]
+        carries = ", ".join(parts + sorted(self.extras)) or "nothing else"
+        return f"{type(self).__name__}({self.name}/{self.split}: {tuple(self.images.shape)}, with {carries})"

@@ -1,7 +1,7 @@
 """Place objects so that none hides too much of another: every place on a coarse grid is weighed at once.
 
-Moving a mask over the picture and adding up what it would cover is a cross-correlation, so one FFT gives the cost of all
-places for a whole batch. Nothing is tried and rejected: a place is drawn uniformly from those that are good.
+Moving a mask over the picture and adding up what it would cover is a cross-correlation, so one FFT gives the cost of
+all places for a whole batch. Nothing is tried and rejected: a place is drawn uniformly from those that are good.
 """
 
 from __future__ import annotations

@@ -1,23 +1,23 @@
-"""Composed scenes: photo cut-outs or drawn shapes on a ground, with exact instance masks, twins, captions and motion."""
+"""Composed scenes: photo cut-outs or drawn shapes on a ground, with instance masks, twins, captions and motion."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sslcore.data.backgrounds import BACKGROUNDS, background_draws, paint
+from sslcore.data.backgrounds import BACKGROUNDS, background_draws
 from sslcore.data.captions import describe
 from sslcore.data.embedded import stamp_ids, stamp_table
 from sslcore.data.imageset import ImageSet
-from sslcore.data.placement import CELLS, place
+from sslcore.data.painting import Recipe, paint_scenes
+from sslcore.data.placement import CELLS
 from sslcore.data.scene_draws import CHUNK, SceneDraws, chunk_generator, draw_scenes
-from sslcore.data.shapes import FILLS, PALETTE, SHAPES, packed_shapes, palette
-from sslcore.data.sprites import Poses, Sprites, draw, packed_stamps
-from sslcore.validate import check_positive, require, unknown
+from sslcore.data.shapes import PALETTE, SHAPES, packed_shapes
+from sslcore.data.sprites import packed_stamps
+from sslcore.validate import require, unknown
 
-SHAPE_ASPECT = 0.6  # drawn shapes are squeezed to between this and 1 of their height
 PLURALS = {"cross": "crosses"}
 
 
@@ -25,119 +25,17 @@ PLURALS = {"cross": "crosses"}
 class Scenes(ImageSet):
     """An ImageSet of composed scenes.
 
-    masks: 0 = background, k + 1 = object of slot k. For `frames` > 1: video (N, T, 3, H, W) uint8 and video_masks
-    (N, T, H, W) uint8; images and masks are the first frame. extras, K = slots:
-    objects (N, K) source number, -1 = empty slot; boxes (N, K, 4) x0, y0, x1, y1 of the visible part in pixels, upper
-    ends exclusive, zeros if nothing is seen; centres (N, K, 2) row and column in pixels; visible (N, K) share of the object that is
-    not hidden; twin_of (N, K) slot of the twin or -1; presence (N, sources) bool; for shapes colours (N, K, 2) and
-    fills (N, K); for videos velocity (N, K, 2) in pixels a frame.
+    masks: 0 = background, k + 1 = object of slot k. Videos (frames > 1): video (N, T, 3, H, W) uint8 and video_masks
+    (N, T, H, W) uint8; images and masks are the first frame.
+
+    extras, with K slots: objects (N, K) source number, -1 = empty slot; boxes (N, K, 4) x0, y0, x1, y1 of the visible
+    part in pixels, upper ends exclusive, zeros if nothing is seen; centres (N, K, 2) row and column in pixels; visible
+    (N, K) share of the object that is not hidden; twin_of (N, K) slot of the twin or -1; presence (N, sources) bool;
+    for shapes colours (N, K, 2) and fills (N, K); for videos velocity (N, K, 2) in pixels a frame.
     """
 
     video: Tensor | None = None
     video_masks: Tensor | None = None
-
-
-def _inks(source: str, picked: SceneDraws) -> tuple[Tensor, Tensor, Tensor]:
-    """Shapes only: fill (B, K), two different palette colours (B, K, 2), aspect (B, K)."""
-    one = (picked.variant[..., 0] * len(PALETTE)).long()
-    step = 1 + (picked.variant[..., 1] * (len(PALETTE) - 1)).long()
-    fills = (picked.variant[..., 2] * len(FILLS)).long()
-    aspect = SHAPE_ASPECT + (1 - SHAPE_ASPECT) * picked.variant[..., 3]
-    if source == "stamps":
-        aspect = torch.ones_like(aspect)
-    return fills, torch.stack([one, (one + step) % len(PALETTE)], dim=-1), aspect
-
-
-def _coloured(layer: Tensor, light: Tensor, colours: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Premultiplied colour (B, 3, H, W) and alpha (B, 1, H, W) of a drawn layer in its own light."""
-    alpha = layer[:, -1:]
-    if colours is None:
-        colour = layer[:, :3]
-    else:
-        first, second = colours[:, 0, :, None, None], colours[:, 1, :, None, None]
-        colour = first * (alpha - layer[:, :1]) + second * layer[:, :1]
-    return (colour * light[:, :, None, None]).minimum(alpha), alpha
-
-
-def _boxes(masks: Tensor, slots: int) -> Tensor:
-    """(B, K, 4) int64 boxes of ids 1..K in (B, H, W) masks; zeros where an id does not occur."""
-    ids = torch.arange(1, slots + 1, device=masks.device, dtype=masks.dtype)
-    boxes = []
-    for k in range(slots):
-        here = masks == ids[k]
-        ends = []
-        for across in (1, 2):  # columns first: x, then y
-            line = here.any(dim=across).long()
-            ends.append((line.argmax(dim=1), line.shape[1] - line.flip(1).argmax(dim=1)))
-        seen = here.flatten(1).any(dim=1)
-        (x0, x1), (y0, y1) = ends
-        boxes.append(torch.stack([x0, y0, x1, y1], dim=1) * seen[:, None])
-    return torch.stack(boxes, dim=1)
-
-
-def _paint_frame(sprites: Sprites, poses: list[Poses], picked: SceneDraws, inks: Tensor | None, canvas: Tensor):
-    """Objects over the ground, later slots on top: image uint8, masks uint8, pixels of each whole object (B, K)."""
-    side = canvas.shape[-1]
-    masks = torch.zeros(len(canvas), side, side, dtype=torch.uint8, device=canvas.device)
-    whole = []
-    for k, pose in enumerate(poses):
-        colour, alpha = _coloured(draw(sprites, pose, side), picked.light[:, k], None if inks is None else inks[:, k])
-        here = picked.present[:, k, None, None]
-        canvas = torch.where(here[:, None], colour + (1 - alpha) * canvas, canvas)
-        solid = (alpha[:, 0] > 0.5) & here
-        masks = masks.masked_fill(solid, k + 1)
-        whole.append(solid.sum(dim=(1, 2)))
-    return (canvas * 255).round().clamp(0, 255).to(torch.uint8), masks, torch.stack(whole, dim=1)
-
-
-def _compose(picked: SceneDraws, ground: dict[str, Tensor], sprites: Sprites, settings: dict) -> dict[str, Tensor]:
-    """Render one piece of a chunk; every value has the scenes in front."""
-    side, frames, source = settings["img_size"], settings["frames"], settings["source"]
-    slots = picked.size.shape[1]
-    fills, colours, aspect = _inks(source, picked)
-    ids = settings["ids"].to(picked.source.device)[picked.source]
-    number = ids * len(FILLS) + fills if source == "shapes" else ids
-    inks = palette(colours.device)[colours] if source == "shapes" else None
-    zero = torch.zeros(len(ids), 2, device=ids.device)
-    poses = [
-        Poses(number[:, k], zero, picked.size[:, k] * side, picked.angle[:, k], picked.flip[:, k], aspect[:, k])
-        for k in range(slots)
-    ]
-    centres = place(sprites, poses, picked.spot, side, settings["max_overlap"], picked.present)
-    canvas = paint(settings["background"], ground, side)
-    velocity = torch.zeros_like(centres)
-    if frames > 1:
-        half = torch.stack([pose.half_extents(sprites) for pose in poses], dim=1).clamp_max(side / 2)
-        last = centres + picked.heading * settings["speed"] * side * (frames - 1)
-        velocity = (last.maximum(half).minimum(side - half) - centres) / (frames - 1)  # leave no object outside
-    turn = picked.spin * torch.deg2rad(torch.tensor(settings["spin"]))
-    shots = []
-    for frame in range(frames):
-        moved = [
-            replace(pose, centre=centres[:, k] + frame * velocity[:, k], angle=pose.angle + frame * turn[:, k])
-            for k, pose in enumerate(poses)
-        ]
-        shots.append(_paint_frame(sprites, moved, picked, inks, canvas))
-    images, masks, whole = shots[0]
-    seen = torch.stack([(masks == k + 1).sum(dim=(1, 2)) for k in range(slots)], dim=1)
-    objects = torch.where(picked.present, ids, -1)
-    presence = torch.zeros(len(ids), settings["known"] + 1, dtype=torch.bool, device=ids.device)
-    made = {
-        "images": images,
-        "masks": masks,
-        "objects": objects,
-        "boxes": _boxes(masks, slots),
-        "centres": centres,
-        "visible": seen / whole.clamp_min(1),
-        "twin_of": torch.where(picked.present, picked.twin_of, -1),
-        "presence": presence.scatter(1, objects.remainder(settings["known"] + 1), True)[:, :-1],
-    }
-    if source == "shapes":
-        made |= {"colours": colours, "fills": fills}
-    if frames > 1:
-        made |= {"video": torch.stack([shot[0] for shot in shots], dim=1), "velocity": velocity}
-        made["video_masks"] = torch.stack([shot[1] for shot in shots], dim=1)
-    return made
 
 
 def _captions(made: dict[str, Tensor], source: str, side: int) -> list[str]:
@@ -226,7 +124,6 @@ def compose_scenes(
         min(rotation, speed, spin) >= 0,
         f"rotation, speed, spin: expected none below 0, got {rotation}, {speed}, {spin}",
     )
-    check_positive("img_size", img_size)
     if background not in BACKGROUNDS:
         unknown("background", background, BACKGROUNDS)
     if source not in ("stamps", "shapes"):
@@ -239,24 +136,28 @@ def compose_scenes(
     sprites = atlas(
         min(smallest, size_range[0] * CELLS), max(largest, size_range[1] * CELLS), str(torch.device(device))
     )
-    settings = {"img_size": img_size, "frames": frames, "source": source, "ids": ids, "known": len(names)}
-    settings |= {"max_overlap": max_overlap, "background": background, "speed": speed, "spin": spin}
+    recipe = Recipe(img_size, source, ids, len(names), max_overlap, background, frames, speed, spin)
     # Small pieces stay in a CPU's cache; a GPU wants the whole chunk.
-    area_at_once = 2**18 if torch.device(device).type == "cpu" else 2**25
-    piece = max(1, min(CHUNK, area_at_once // img_size**2))
+    pixels_at_once = 2**18 if torch.device(device).type == "cpu" else 2**25
+    piece = max(1, min(CHUNK, pixels_at_once // img_size**2))
     parts: list[dict[str, Tensor]] = []
     for start in range(0, num, CHUNK):
         generator = chunk_generator(seed, start // CHUNK)
         count = min(CHUNK, num - start)
-        choices = {"objects": objects, "twin_pairs": twin_pairs, "size_range": size_range}
-        picked = draw_scenes(generator, sources=len(ids), rotation=rotation, relight=relight, **choices).take(
-            count, device
-        )
+        picked = draw_scenes(
+            generator,
+            sources=len(ids),
+            objects=objects,
+            twin_pairs=twin_pairs,
+            size_range=size_range,
+            rotation=rotation,
+            relight=relight,
+        ).take(count, device)
         ground = {key: value[:count].to(device) for key, value in background_draws(CHUNK, generator).items()}
         for at in range(0, count, piece):
             some = SceneDraws(**{key: value[at : at + piece] for key, value in vars(picked).items()})
             parts.append(
-                _compose(some, {key: value[at : at + piece] for key, value in ground.items()}, sprites, settings)
+                paint_scenes(some, {key: value[at : at + piece] for key, value in ground.items()}, sprites, recipe)
             )
     made = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     sentences = _captions(made, source, img_size) if captions else None

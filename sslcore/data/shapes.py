@@ -6,7 +6,6 @@ import functools
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslcore.data.sprites import SIDE, Sprites, pack
@@ -53,34 +52,29 @@ def outline(shape: str, x: Tensor, y: Tensor) -> Tensor:
     return lobes | ((y > -0.38) & (x.abs() < 0.98 * (0.95 - y) / 1.33) & (x.abs() + y.abs() < 1.45) & (y < 0.95))
 
 
-def fill(kind: str, x: Tensor, y: Tensor, inside_depth: Tensor) -> Tensor:
-    """1 where the second colour goes, else 0."""
+def fill(kind: str, shape: str, x: Tensor, y: Tensor) -> Tensor:
+    """True where the second colour goes."""
     patterns = {
         "halves": lambda: x > 0,
         "stripes": lambda: (y * 1.25).remainder(1) < 0.5,
         "checks": lambda: ((x * 1.5).floor() + (y * 1.5).floor()).remainder(2) < 1,
         "dots": lambda: ((x * 1.4).remainder(1) - 0.5) ** 2 + ((y * 1.4).remainder(1) - 0.5) ** 2 < 0.1,
-        "rim": lambda: inside_depth < 0.5,
+        "rim": lambda: ~outline(shape, x / 0.72, y / 0.72),
         "quarters": lambda: (x > 0) ^ (y > 0),
     }
-    return patterns[kind]().to(x.dtype)
+    return patterns[kind]()
 
 
 def shape_pixels() -> Tensor:
     """(8 * 6, 2, 96, 96): alpha times second colour's share, and alpha. Sprite number = shape * 6 + fill."""
-    fine = 4 * SIDE
-    axis = (torch.arange(fine) + 0.5) / fine * 2 - 1
+    axis = (torch.arange(4 * SIDE) + 0.5) / (2 * SIDE) - 1  # four samples a texel each way
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     tiles = []
     for shape in SHAPES:
-        inside = outline(shape, x, y).float()
-        # Share of a wide window that is inside: near 1 in the middle, near one half at the edge
-        window = fine // 6 * 2 + 1
-        share = F.avg_pool2d(inside[None, None], window, stride=1, padding=window // 2)[0, 0]
-        depth = (share - 0.5) / (share[inside > 0].max() - 0.5)
+        inside = outline(shape, x, y)
         for kind in FILLS:
-            second = fill(kind, x, y, depth)
-            tiles.append(F.avg_pool2d(torch.stack([inside * second, inside])[None], 4)[0])
+            fine = torch.stack([inside & fill(kind, shape, x, y), inside]).float()
+            tiles.append(fine.unfold(1, 4, 4).unfold(2, 4, 4).mean(dim=(3, 4)))
     return torch.stack(tiles)
 
 

@@ -88,7 +88,7 @@ def packed_stamps(smallest: float, largest: float, device: str) -> Sprites:
 
 @dataclass(frozen=True)
 class Poses:
-    """Where and how sprites are drawn: every field is (B,) except centre (B, 2), which is (row, column) in canvas units."""
+    """Where and how sprites are drawn: fields are (B,), but centre is (B, 2): row and column in pixels."""
 
     sprite: Tensor
     centre: Tensor
