@@ -73,9 +73,8 @@ def _logsumexp_kernel(
             counted = counted & (j[None, :] != i[:, None] + skip)
         logits = tl.where(counted, logits, float("-inf"))
         higher = tl.maximum(highest, tl.max(logits, axis=1))
-        # A row whose only candidate so far is itself has seen nothing: -inf minus -inf must not become NaN.
-        origin = tl.where(higher == float("-inf"), 0.0, higher)
-        total = total * tl.exp2(highest - origin) + tl.sum(tl.exp2(logits - origin[:, None]), axis=1)
+        # Finite from the first tile on: it holds at least two candidates, so one that is not the row itself.
+        total = total * tl.exp2(highest - higher) + tl.sum(tl.exp2(logits - higher[:, None]), axis=1)
         highest = higher
     tl.store(loss_ptr + i, highest + tl.log2(total), mask=i < num_rows)
 

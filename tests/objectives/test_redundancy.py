@@ -90,6 +90,24 @@ def test_float32_gradients_equal_lightly(num, dim):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("loss", [barlow_twins, vicreg])
+@pytest.mark.parametrize(("num", "dim"), [(4, 60), (60, 4)])
+def test_the_smaller_matrix_is_formed(loss, num, dim):
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        values = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            if isinstance(result, torch.Tensor):
+                self.values = max(self.values, result.numel())
+            return result
+
+    z0, z1 = torch.randn(2, num, dim, requires_grad=True)
+    with Largest() as seen:
+        loss(z0, z1).total.backward()
+    assert seen.values <= 2 * num * dim  # the two views together; the larger square would be 3600
+
+
 def test_collapsed_values():
     for constant in (0.0, 0.1, 3.0):
         same = torch.full((6, 8), constant)
