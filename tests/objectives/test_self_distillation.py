@@ -1,4 +1,4 @@
-"""Claims about negative_cosine, dino_loss, ibot_patch_loss and update_center, one test each. koleo has a file of its own.
+"""Claims about negative_cosine, dino_loss, ibot_patch_loss and update_center (koleo has its own file), one test each.
 
 - They equal loops in NumPy and lightly.
 - Equal logits cost ln K; a constant added to the teacher and to its centre, or to every student logit, changes nothing.
