@@ -1,0 +1,51 @@
+"""Property checks for the exercises: `check_nt_xent(my_nt_xent)`.
+
+Each takes your function, or none to check the library's own; prints one "ok:" line a property; and stops at the first
+property that does not hold with a CheckFailed that says which one, and what your function gave.
+"""
+
+from sslcore.checks.binding import check_auroc, check_same_object_pairs, check_token_labels
+from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
+from sslcore.checks.probes import (
+    check_alignment,
+    check_attention_rollout,
+    check_knn,
+    check_mass_threshold,
+    check_rankme,
+    check_uniformity,
+)
+from sslcore.checks.redundancy import check_barlow_twins, check_vicreg
+from sslcore.checks.report import CheckFailed
+from sslcore.checks.self_distillation import (
+    check_dino_loss,
+    check_koleo,
+    check_negative_cosine,
+    check_update_center,
+    check_update_ema,
+)
+
+__all__ = [
+    "CheckFailed",
+    "check_alignment",
+    "check_attention_rollout",
+    "check_auroc",
+    "check_barlow_twins",
+    "check_dino_loss",
+    "check_info_nce",
+    "check_knn",
+    "check_koleo",
+    "check_masked_pixel_loss",
+    "check_mass_threshold",
+    "check_negative_cosine",
+    "check_nt_xent",
+    "check_patchify",
+    "check_random_mask",
+    "check_rankme",
+    "check_same_object_pairs",
+    "check_token_labels",
+    "check_uniformity",
+    "check_update_center",
+    "check_update_ema",
+    "check_vicreg",
+]
