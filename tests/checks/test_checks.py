@@ -1,0 +1,96 @@
+"""The checks accept the library and refuse every planted mistake, in words."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslcore import checks
+from sslcore.checks import CheckFailed
+from tests.checks import mutants
+
+MUTANTS = {
+    "check_alignment": mutants.ALIGNMENT,
+    "check_attention_rollout": mutants.ROLLOUT,
+    "check_auroc": mutants.AUROC,
+    "check_barlow_twins": mutants.BARLOW,
+    "check_dino_loss": mutants.DINO,
+    "check_info_nce": mutants.INFO_NCE,
+    "check_knn": mutants.KNN,
+    "check_koleo": mutants.KOLEO,
+    "check_masked_pixel_loss": mutants.PIXELS,
+    "check_mass_threshold": mutants.MASS,
+    "check_negative_cosine": mutants.COSINE,
+    "check_nt_xent": mutants.NT_XENT,
+    "check_patchify": mutants.PATCHIFY,
+    "check_random_mask": mutants.RANDOM_MASK,
+    "check_rankme": mutants.RANKME,
+    "check_same_object_pairs": mutants.PAIRS,
+    "check_token_labels": mutants.LABELS,
+    "check_uniformity": mutants.UNIFORMITY,
+    "check_update_center": mutants.CENTER,
+    "check_update_ema": mutants.EMA,
+    "check_vicreg": mutants.VICREG,
+}
+NAMES = [name for name in checks.__all__ if name.startswith("check_")]
+PLANTED = [(name, mistake) for name, mistakes in MUTANTS.items() for mistake in mistakes]
+# The unbroken form of the mutants: it must pass, or a mutant might fail for another reason than its mistake.
+CORRECT = {
+    "check_nt_xent": mutants._simclr,
+    "check_info_nce": mutants._info_nce,
+    "check_barlow_twins": mutants._barlow,
+    "check_vicreg": mutants._vicreg,
+    "check_dino_loss": mutants._dino,
+    "check_koleo": mutants._koleo,
+    "check_update_ema": mutants._ema,
+    "check_patchify": lambda x, p: mutants._patchify(x, p, (0, 2, 4, 3, 5, 1)),
+    "check_masked_pixel_loss": mutants._pixels,
+    "check_knn": mutants._knn,
+    "check_rankme": lambda x: mutants._rank(torch.linalg.svdvals(x)),
+    "check_attention_rollout": mutants._product,
+    "check_mass_threshold": mutants._mass,
+}
+
+
+def test_every_check_has_mutants():
+    assert sorted(MUTANTS) == sorted(NAMES)
+    assert all(len(mistakes) >= 3 for mistakes in MUTANTS.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_library_passes_and_says_so(name, capsys):
+    assert getattr(checks, name)() is None
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) >= 3 and all(line.startswith("ok: ") for line in lines)
+    assert len(set(lines)) == len(lines)
+
+
+@pytest.mark.parametrize("name", CORRECT)
+def test_another_right_implementation_passes(name):
+    getattr(checks, name)(CORRECT[name])
+
+
+@pytest.mark.parametrize(("name", "mistake"), PLANTED)
+def test_each_mistake_is_found_and_explained(name, mistake):
+    with pytest.raises(CheckFailed) as caught:
+        getattr(checks, name)(MUTANTS[name][mistake])
+    said = str(caught.value)
+    assert said.startswith(name.removeprefix("check_")) and len(said) > 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gap_comes_through_as_not_implemented(name):
+    def gap(*args, **kwargs):
+        raise NotImplementedError("to do")
+
+    with pytest.raises(NotImplementedError, match="to do"):
+        getattr(checks, name)(gap)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_checks_leave_the_random_numbers_alone(name):
+    torch.manual_seed(1)
+    expected = torch.rand(3)
+    torch.manual_seed(1)
+    getattr(checks, name)()
+    assert torch.equal(torch.rand(3), expected)
