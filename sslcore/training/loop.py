@@ -87,7 +87,7 @@ def fit(
     network = ranks.wrap(method, device)
     if compile:
         for child in method.children():
-            child.compile()
+            child.compile(dynamic=False)  # crops come in two sizes; symbolic ones break resized positions
 
     recorder = Recorder(history, type(method).__name__, ranks.group, every=1 if device.type == "cpu" else 50)
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
