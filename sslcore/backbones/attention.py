@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslcore.backbones.positions import rotate
+from sslcore.backbones.tokens import can_read
 from sslcore.validate import check_tensor, require
 
 AttentionMask = Tensor | str | None
@@ -34,7 +35,7 @@ def check_attention_mask(attn_mask: AttentionMask, batch: int, num_heads: int, l
     """Raise unless attn_mask is None, "causal", (L, L) or (B or 1, H or 1, L, L), and leaves every query some key.
 
     L counts every token in the sequence: class token, registers and (kept) patches. The check for queries without
-    a key reads values, so it runs on CPU tensors only.
+    a key reads values, so it runs on CPU tensors only, outside torch.compile.
     """
     if attn_mask is None:
         return
@@ -49,7 +50,7 @@ def check_attention_mask(attn_mask: AttentionMask, batch: int, num_heads: int, l
         len(shape) == 4 and shape[0] in (1, batch) and shape[1] in (1, num_heads) and shape[2:] == (length, length)
     )
     require(fits, f"attn_mask: expected ({length}, {length}) or ({batch}, 1, {length}, {length}), got {shape}")
-    if not attn_mask.is_cuda:
+    if can_read(attn_mask):
         open_keys = attn_mask if attn_mask.dtype == torch.bool else attn_mask > float("-inf")
         require(bool(open_keys.any(dim=-1).all()), "attn_mask: expected a key for every query, got an empty row")
 

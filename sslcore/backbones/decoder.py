@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from sslcore.backbones.attention import Block
 from sslcore.backbones.positions import sincos_positions
+from sslcore.backbones.tokens import can_read
 from sslcore.validate import check_float, check_positive, check_rank, require
 
 
@@ -96,7 +97,7 @@ class MAEDecoder(nn.Module):
             f"ids_restore: expected ({batch}, {self.num_patches}), got {tuple(ids_restore.shape)}",
         )
         require(visible <= self.num_patches, f"patch_tokens: expected at most {self.num_patches}, got {visible}")
-        if not ids_restore.is_cuda:  # reading values from a GPU would stall it
+        if can_read(ids_restore):
             whole = torch.arange(self.num_patches).expand(batch, -1)
             require(torch.equal(ids_restore.sort(dim=1).values, whole), "ids_restore: every row must be a permutation")
         return batch, visible

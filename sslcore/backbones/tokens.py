@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from sslcore.validate import require
@@ -36,6 +37,11 @@ class Tokens:
     def pooled(self) -> Tensor:
         """Mean of the patch tokens, (B, D)."""
         return self.patch_tokens.mean(dim=1)
+
+
+def can_read(tensor: Tensor) -> bool:
+    """Whether checks may look at values: not on a GPU (it stalls the host), nor while compiling (a graph break)."""
+    return not tensor.is_cuda and not torch.compiler.is_compiling()
 
 
 def wanted_layers(return_attention: bool | Sequence[int], depth: int) -> list[int]:

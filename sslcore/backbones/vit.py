@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslcore.backbones.attention import AttentionMask, Block, check_attention_mask
 from sslcore.backbones.positions import resize_positions, rope_angles, sincos_positions
-from sslcore.backbones.tokens import Tokens, wanted_layers
+from sslcore.backbones.tokens import Tokens, can_read, wanted_layers
 from sslcore.validate import check_float, check_positive, check_rank, check_tensor, require, unknown
 
 POSITIONS = ("learned", "sincos", "rope", "none")
@@ -212,7 +212,7 @@ def _check_ids(ids_keep: Tensor | None, batch: int, num_patches: int) -> None:
         ids_keep.shape[0] == batch and ids_keep.shape[1] >= 1,
         f"ids_keep: expected shape ({batch}, M >= 1), got {tuple(ids_keep.shape)}",
     )
-    if not ids_keep.is_cuda:  # reading values from a GPU would stall it; the gather itself fails there
+    if can_read(ids_keep):  # elsewhere the gather itself fails
         low, high = int(ids_keep.min()), int(ids_keep.max())
         fits = 0 <= low and high < num_patches
         require(fits, f"ids_keep: expected indices in [0, {num_patches}), got {low} to {high}")

@@ -63,6 +63,13 @@ def test_the_order_of_visible_tokens_is_only_bookkeeping():
     torch.testing.assert_close(net(latent[:, turn], moved), net(latent, restore), rtol=1e-5, atol=1e-5)
 
 
+def test_class_token_shifts_no_place():
+    net = build(depth=0)
+    _, restore, _ = shuffled()
+    latent = torch.randn(3, 5, 8)
+    torch.testing.assert_close(net(latent, restore, torch.randn(3, 8)), net(latent, restore))
+
+
 def test_class_token_is_heard_and_every_parameter_learns():
     net = build()
     _, restore, _ = shuffled()

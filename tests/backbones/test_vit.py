@@ -164,6 +164,30 @@ def test_other_sizes_pass_and_the_training_size_is_not_interpolated(kind):
     assert torch.equal(net(images()).patch_tokens, twin(images()).patch_tokens)
 
 
+@pytest.mark.parametrize("kind", ["learned", "sincos"])
+def test_tables_of_another_size_span_the_same_image(kind):
+    """Position in the image, not the patch count, decides: the middle of a finer grid is the middle of the coarser."""
+    net = build(pos_embed=kind)
+    with torch.no_grad():
+        if kind == "learned":  # a ramp over the columns
+            net.pos_embed.copy_((torch.arange(16.0) % 4)[None, :, None].expand(1, 16, 16))
+    fine, home = net.positions((8, 8))[0].reshape(8, 8, 16), net.positions((4, 4))[0].reshape(4, 4, 16)
+    between = (fine[3, 3] + fine[3, 4] + fine[4, 3] + fine[4, 4]) / 4
+    torch.testing.assert_close(between, home[1:3, 1:3].mean((0, 1)), rtol=0, atol=0.12)
+
+
+def test_rotary_steps_of_another_size_are_measured_in_the_image():
+    net = build(pos_embed="rope", class_token=False)
+    x = images(1)
+    wide = torch.zeros(1, 3, 32, 32)
+    wide[..., :4, :4], wide[..., :4, 8:12] = x[..., :4, :4], x[..., :4, 4:8]
+    near = net(x, ids_keep=torch.tensor([[0, 1]])).patch_tokens
+    for column, same in ((2, True), (1, False)):  # two fine cells are one coarse cell
+        wide[..., :4, 4 * column : 4 * column + 4] = x[..., :4, 4:8]
+        far = net(wide, ids_keep=torch.tensor([[0, column]])).patch_tokens
+        assert torch.allclose(near, far, rtol=1e-4, atol=1e-5) is same
+
+
 def test_every_parameter_gets_a_gradient_with_and_without_a_mask():
     for mask in (None, torch.ones(2, 16, dtype=torch.bool)):
         for kind in KINDS:
@@ -184,6 +208,8 @@ def test_initial_weights_follow_timm():
 def test_drop_path_acts_in_training_only_and_keeps_the_mean():
     net, x = build(drop_path=0.5), images()
     assert torch.equal(net(x).cls_token, build()(x).cls_token)
+    deep = build(drop_path=0.5, depth=3)
+    assert [getattr(block.drop_path2, "probability", 0.0) for block in deep.blocks] == [0.0, 0.25, 0.5]
     net.train()
     torch.manual_seed(0)
     assert not torch.equal(net(x).cls_token, net(x).cls_token)
