@@ -12,6 +12,8 @@ from sslcore.probes.same_object.pairs import Pairs
 from sslcore.probes.same_object.probe import SameObjectProbe
 from sslcore.validate import check_finite, check_float, check_rank, require
 
+# Default learning rates times the width: wide features need small steps, or their noise is learnt by heart.
+RATES = {"additive": 0.6, "diagonal": 0.6, "quadratic": 0.6, "lowrank": 0.2}
 CLIP = 5.0  # standard deviations; a few activations of large nets lie far outside
 
 
@@ -80,7 +82,7 @@ def same_object_probe(
     kind: str = "lowrank",
     rank: int = 32,
     epochs: int = 10,
-    lr: float = 1e-3,
+    lr: float | None = None,
     weight_decay: float = 0.1,
     batch_images: int = 16,
     seed: int = 0,
@@ -89,7 +91,7 @@ def same_object_probe(
 
     train, val: (features (S, images, tokens, d), Pairs). Images are the mini-batches; all S probes see the same
     ones, and since their parameters are apart, each ends where it would have ended alone. Adam with decoupled
-    weight decay, learning rate falling linearly to 0; for every probe the epoch with the best val AUROC is kept.
+    weight decay, learning rate (None: RATES / width) falling linearly to 0; for every probe the epoch with the best val AUROC is kept.
     Returns a FittedProbe; its val_auroc is (S,). Raises ValueError on shapes that do not fit or non-finite features.
     """
     for name, (features, pairs) in (("train", train), ("val", val)):
@@ -105,6 +107,7 @@ def same_object_probe(
     inputs, val_inputs = fitted.standardise(compact), fitted.standardise(val_compact)
     bounds = torch.searchsorted(pairs.image, torch.arange(num_images + 1, device=pairs.image.device)).tolist()
     target = pairs.same.float()
+    lr = RATES[kind] / width if lr is None else lr
     optimiser = torch.optim.AdamW(probe.parameters(), lr=lr, weight_decay=weight_decay, betas=(0.9, 0.99))
     batches = -(-num_images // batch_images)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / (epochs * batches))

@@ -157,7 +157,7 @@ def sample_pairs(
     grid: tuple[int, int],
     twin_of: Tensor | None = None,
     stratum: str = "same_class",
-    match: str = "displacement",
+    match: str = "position",
     min_purity: float = 0.6,
     max_pairs: int | None = None,
     generator: torch.Generator | None = None,

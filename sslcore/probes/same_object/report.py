@@ -103,7 +103,7 @@ def binding_report(
     test_scenes: object,
     layers: Sequence[int] | str = "all",
     *,
-    match: str = "displacement",
+    match: str = "position",
     stratum: str = "same_class",
     min_purity: float = 0.6,
     max_pairs: int | None = None,
