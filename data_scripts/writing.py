@@ -26,6 +26,6 @@ def finish(files: Mapping[Path, bytes], check: bool) -> int:
         print(f"wrote {path} ({len(content):,} bytes, sha256 {digest})")
         if path.is_relative_to(EMBEDDED) and path.suffix == ".npz":
             table[path.relative_to(EMBEDDED).as_posix()] = digest
-    if not check:
+    if not check and any(path.is_relative_to(EMBEDDED) for path in files):
         write_aside(EMBEDDED / "checksums.json", (json.dumps(table, indent=1, sort_keys=True) + "\n").encode())
     return int(wrong > 0)

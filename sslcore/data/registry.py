@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
+from sslcore.data.downloaded import CLASSES, load_downloaded, load_fashion_mnist_full
 from sslcore.data.embedded import load_fashion_mnist, load_stamps
 from sslcore.data.imageset import ImageSet
 from sslcore.data.scenes import Scenes, compose_scenes
@@ -31,6 +33,8 @@ READERS: dict[str, Callable[..., ImageSet]] = {
     "fashion_mnist": load_fashion_mnist,
     "stamps": load_stamps,
     "scenes": load_scenes,
+    "fashion_mnist_full": load_fashion_mnist_full,
+    **{name: functools.partial(load_downloaded, name) for name in CLASSES},
 }
 
 
