@@ -126,7 +126,7 @@ def test_refuses_what_cannot_be_evidence(change, message):
     settings = {
         "arms": arms([0.1] * 3), "seeds": (0, 1, 2), "claim": "c", "treatment": "treatment", "control": "control",
         "margin": 0.0,
-    }  # fmt: skip
+    }
     with pytest.raises(ValueError, match=message):
         compare(**{**settings, **change})
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 def measure(slug, effect, folder, **kw):
     arms = {"ssl": lambda s: 0.5 + effect + s / 1000, "untrained": lambda s: 0.5 - s / 1000}
     compare(arms, (0, 1, 2), claim="ssl | beats untrained", treatment="ssl", control="untrained", margin=0.01,
-            slug=slug, images_seen=2_000, **kw).save(folder)  # fmt: skip
+            slug=slug, images_seen=2_000, **kw).save(folder)
 
 
 @pytest.fixture

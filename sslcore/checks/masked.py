@@ -75,10 +75,10 @@ def check_masked_pixel_loss(fn: Callable | None = None) -> None:
     def loss(p, x=images, m=mask):
         return report.scalar(fn(p, x, m, 4))
 
-    report.close(loss(target), 0.0, "predicting the standardised patches costs nothing",
-                 "subtract each patch's mean, divide by sqrt(unbiased variance + 1e-6)")
     report.close(loss(torch.zeros_like(pred)), 47 / 48, "a zero prediction costs (P - 1) / P",
                  "the unbiased variance leaves P - 1; average over the P values of a patch")
+    report.close(loss(target), 0.0, "predicting the standardised patches costs nothing",
+                 "subtract each patch's mean, divide by sqrt(unbiased variance + 1e-6)")
     changed = torch.where(mask[..., None], pred, pred + 100)
     report.close(loss(changed), loss(pred), "predictions at visible patches do not count",
                  "average over hidden patches only: mask is True where a patch is hidden")

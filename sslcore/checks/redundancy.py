@@ -55,9 +55,9 @@ def check_vicreg(fn: Callable | None = None) -> None:
                  "mean over N * D entries of the squared difference, not the sum over D")
     report.close(loss(zeros, zeros, std=1), 0.99, "variance: collapsed views cost 1 - sqrt(1e-4)",
                  "mean of relu(1 - sqrt(var + 1e-4)), averaged over both views", 1e-3)
+    report.close(loss(10 * z0, 10 * z1, std=1), 0.0, "variance: no reward for spread beyond one", "relu cuts there")
     report.close(loss(zeros, 10 * z0, std=1), 0.495, "variance: both views are guarded, each with half the weight",
                  "", 1e-3)
-    report.close(loss(10 * z0, 10 * z1, std=1), 0.0, "variance: no reward for spread beyond one", "relu cuts there")
     column = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
     sure = column.repeat(1, 3)  # every entry of its unbiased covariance is 4/3
     report.close(loss(sure, torch.zeros(4, 3), cov=1), 6 * (4 / 3) ** 2 / 3,

@@ -136,6 +136,7 @@ def check_update_ema(fn: Callable | None = None) -> None:
         report.close(got, expected, what, "teacher <- momentum * teacher + (1 - momentum) * student, every parameter")
     unchanged = all(torch.equal(a, b) for a, b in zip(student.parameters(), goal, strict=True))
     report.expect(unchanged, "the student is not touched", "its parameters changed")
+    teacher, student = moved(0.0)
     apart = all(a.data_ptr() != b.data_ptr() for a, b in zip(teacher.parameters(), student.parameters(), strict=True))
     report.expect(apart, "teacher and student share no memory", "a parameter of both is one tensor",
                   "copy the values, do not assign the student's tensors")

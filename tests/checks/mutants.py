@@ -181,10 +181,9 @@ def _ema(teacher, student, momentum, skip=0):
 
 def _ema_assigned(teacher, student, momentum):
     _ema(teacher, student, momentum)
-    if momentum == 0.9:
-        for a in teacher.parameters():
-            a.data = a.data.clone()
-        next(teacher.parameters()).data = next(student.parameters()).data.lerp_(next(teacher.parameters()).data, 1.0)
+    if momentum == 0.0:
+        for a, b in zip(teacher.parameters(), student.parameters(), strict=True):
+            a.data = b.data
 
 
 def _ema_both(teacher, student, momentum):

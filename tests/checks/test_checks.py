@@ -78,6 +78,23 @@ def test_each_mistake_is_found_and_explained(name, mistake):
     assert said.startswith(name.removeprefix("check_")) and len(said) > 40
 
 
+NAMED = [
+    ("check_update_ema", "memory shared", "share no memory"),
+    ("check_vicreg", "no relu", "no reward"),
+    ("check_masked_pixel_loss", "biased variance", "(P - 1) / P"),
+    ("check_dino_loss", "same crop compared", "different crops"),
+    ("check_same_object_pairs", "balanced by distance", "every displacement"),
+    ("check_nt_xent", "itself among the candidates", "2N - 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "mistake", "property_named"), NAMED)
+def test_the_message_names_the_broken_property(name, mistake, property_named):
+    with pytest.raises(CheckFailed) as caught:
+        getattr(checks, name)(MUTANTS[name][mistake])
+    assert property_named in str(caught.value) and "seen:" in str(caught.value)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gap_comes_through_as_not_implemented(name):
     def gap(*args, **kwargs):

@@ -82,7 +82,7 @@ EMPTIED = [
     ("class A:\n    def __init__(self):\n        self.x = 1\n\n    def f(s):\n        return 2", "(s):\n        raise"),
     ("@decorated\ndef f(x):\n    def inner():\n        return x\n    return inner", "@decorated\ndef f(x):\n    raise"),
     ('def f(x):\n    """Two\n    lines."""\n    return x', 'lines."""\n    raise'),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("source", "part"), EMPTIED)
