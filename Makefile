@@ -9,6 +9,8 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 ARGS ?=
 RUN := "$(VENV)/bin/python"
+# On a terminal pip shows what it downloads; a log keeps only what goes wrong.
+QUIET := $(shell [ -t 2 ] || echo --quiet)
 TOUR := chapters/00_start/tour.ipynb
 # A container's only user is often root, and Jupyter refuses root unless told. The server stays on 127.0.0.1.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
@@ -48,9 +50,11 @@ $(VENV)/bin/python:
 
 # Installed again only when pyproject.toml changes; the package itself is editable.
 $(VENV)/.course-installed: pyproject.toml | $(VENV)/bin/python
-	$(RUN) -m pip install --quiet --editable '.[course]'
+	@echo "Installing into $(VENV). The first time this fetches PyTorch: minutes, and up to 6 GB on disk."
+	$(RUN) -m pip install $(QUIET) --editable '.[course]'
 	@touch "$@"
 
 $(VENV)/.test-installed: pyproject.toml | $(VENV)/bin/python
-	$(RUN) -m pip install --quiet --editable '.[test]'
+	@echo "Installing what the checks need into $(VENV)."
+	$(RUN) -m pip install $(QUIET) --editable '.[test]'
 	@touch "$@" "$(VENV)/.course-installed"
