@@ -144,12 +144,23 @@ class Hostile:
 
 def test_pickles_may_hold_arrays_only(capsys):
     record = {"data": np.arange(6).reshape(2, 3), "labels": [1, 2], "scalar": np.float64(0.5)}
-    for protocol in (2, 4):
+    for protocol in (3, 4):
         back = load_arrays(pickle.dumps(record, protocol=protocol))
         assert np.array_equal(back["data"], record["data"]) and back["labels"] == [1, 2] and back["scalar"] == 0.5
     with pytest.raises(pickle.UnpicklingError, match="refused to load builtins.print"):
         load_arrays(pickle.dumps(Hostile()))
     assert "run by" not in capsys.readouterr().out
+
+
+def test_a_pickle_of_python_2_is_read():
+    """Written by hand as Python 2 wrote CIFAR: {"data": a (2, 3) uint8 array, "labels": [7]}, bytes as strings."""
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x02K\x03\x86"
+        b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        b"\x89U\x06\x00\x01\x02\xfd\xfe\xfftb"
+    )
+    record = load_arrays(b"\x80\x02}(U\x04data" + array + b"U\x06labels]K\x07au.", "latin1")
+    assert record["data"].tolist() == [[0, 1, 2], [253, 254, 255]] and record["labels"] == [7]
 
 
 def cifar_archive(tmp_path):
@@ -164,7 +175,7 @@ def cifar_archive(tmp_path):
     batches = {f"cifar-10-batches-py/data_batch_{i}": batch(20, i) for i in (2, 1)} | {
         "cifar-10-batches-py/test_batch": batch(10, 0)
     }
-    entries = [(name, pickle.dumps(value, protocol=2), tarfile.REGTYPE) for name, value in batches.items()]
+    entries = [(name, pickle.dumps(value, protocol=4), tarfile.REGTYPE) for name, value in batches.items()]
     return batches, tar(tmp_path, *entries, ("cifar-10-batches-py/readme.html", b"hello", tarfile.REGTYPE))
 
 
