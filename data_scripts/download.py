@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +20,8 @@ from fetching import download, members
 from restricted_pickle import load_arrays
 
 from sslcore.data.downloaded import IMAGENETTE_FOLDERS, array_file
-from sslcore.data.storage import data_folder, sha256
+from sslcore.data.storage import data_folder
+from sslcore.files import sha256, written_aside
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,8 @@ def save(name: str, arrays: Arrays) -> None:
     """One uncompressed .npz a split, written aside and renamed. zip keeps a CRC of each array."""
     for split, values in arrays.items():
         path = array_file(name, split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        with open(part, "wb") as file:
+        with written_aside(path) as aside, open(aside, "wb") as file:
             np.savez(file, **values)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
         print(f"wrote {path}: {values['images'].shape}")
 
 

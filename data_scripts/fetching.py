@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from tqdm.auto import tqdm
 
-from sslcore.data.storage import sha256
+from sslcore.files import sha256
 
 PIECE = 1 << 18
 LARGEST_MEMBER = 4 << 30

@@ -7,7 +7,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from sslcore.data.storage import data_folder, sha256
+from sslcore.data.storage import data_folder
+from sslcore.files import sha256
 
 
 def _checked(path: Path, expected: str) -> Path:

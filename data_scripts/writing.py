@@ -7,7 +7,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from sslcore.data.storage import EMBEDDED, checksums, sha256, write_aside
+from sslcore.data.storage import EMBEDDED, checksums, write_aside
+from sslcore.files import sha256
 
 
 def finish(files: Mapping[Path, bytes], check: bool) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import lzma
@@ -13,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from sslcore.files import sha256, written_aside
 
 EMBEDDED = Path(__file__).parent
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest date a zip entry can carry: no clock in the bytes
@@ -30,24 +31,10 @@ def data_folder() -> Path:
     return here if here.is_dir() else Path.home() / ".cache" / "sslcore"
 
 
-def sha256(path: Path) -> str:
-    """Hex SHA-256 of a file, read in pieces."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
 def write_aside(path: Path, content: bytes) -> None:
-    """Write to `path.part`, flush to disk, rename: a reader sees the old file or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    """Write bytes beside their place, then rename: a reader sees the old file or the new one, never half of it."""
+    with written_aside(path) as aside:
+        aside.write_bytes(content)
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -5,7 +5,8 @@ import torch
 
 from sslcore.data import DataFileError, load
 from sslcore.data.embedded import stamp_pixels, stamp_table
-from sslcore.data.storage import EMBEDDED, checksums, sha256
+from sslcore.data.storage import EMBEDDED, checksums
+from sslcore.files import sha256
 
 
 @pytest.mark.parametrize("relative", sorted(checksums()))

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sslcore.data.storage import DataFileError, data_folder, npz_bytes, read_npz, sha256, write_aside
+from sslcore.data.storage import DataFileError, data_folder, npz_bytes, read_npz, write_aside
+from sslcore.files import sha256
 
 ARRAYS = {"b": np.arange(300, dtype=np.uint8).reshape(30, 10), "a": np.arange(7)}
 
