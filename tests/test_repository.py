@@ -144,7 +144,8 @@ def _tested(path: Path) -> bool:
         return True
     place = path.relative_to(PACKAGE)
     defined = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
-    words = [node.name for node in defined if node.name[0] != "_"] + [path.stem, TESTED_THROUGH.get(place.as_posix(), path.stem)]
+    words = [path.stem, *(node.name for node in defined if node.name[0] != "_")]
+    words.append(TESTED_THROUGH.get(place.as_posix(), path.stem))
     folder, pattern = ROOT / "tests" / place.parts[0], "**/*.py"
     if len(place.parts) == 1:
         folder, pattern = ROOT / "tests", "test_*.py"
