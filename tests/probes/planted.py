@@ -83,18 +83,29 @@ class NoAttention(TinyTransformer):
 
 
 def painted_scenes(num: int, seed: int, size: int = 32) -> SimpleNamespace:
-    """Two pairs of twin squares (12 pixels) at free places in four quarters, each pair of one random colour."""
+    """Two pairs of twin rectangles (12 x 8 or 8 x 12) at free places without overlap, each pair of one colour."""
     generator = torch.Generator().manual_seed(seed)
+
+    def draw(high: int) -> int:
+        return int(torch.randint(high, (), generator=generator))
+
     masks = torch.zeros(num, size, size, dtype=torch.uint8)
     images = torch.randint(90, 166, (num, 3, size, size), generator=generator).float()
     colours = torch.randint(0, 256, (num, 2, 3), generator=generator).float()
-    half = size // 2
+    plain = images.clone()
     for scene in range(num):
-        order = torch.randperm(4, generator=generator).tolist()
-        for index, quarter in enumerate(order):
-            shift = torch.randint(0, half - 12 + 1, (2,), generator=generator).tolist()
-            top, left = half * (quarter // 2) + shift[0], half * (quarter % 2) + shift[1]
-            masks[scene, top : top + 12, left : left + 12] = index + 1
-            images[scene, :, top : top + 12, left : left + 12] = colours[scene, index // 2][:, None, None]
+        shapes = [(12, 8) if draw(2) else (8, 12) for _ in range(2)]
+        placed, tries = 0, 0
+        while placed < 4:
+            height, width = shapes[placed // 2]
+            tries += 1
+            if tries % 50 == 0:  # the free room may have run out: start this scene again
+                masks[scene], images[scene], placed = 0, plain[scene], 0
+            top, left = draw(size - height + 1), draw(size - width + 1)
+            if bool(masks[scene, top : top + height, left : left + width].any()):
+                continue
+            placed += 1
+            masks[scene, top : top + height, left : left + width] = placed
+            images[scene, :, top : top + height, left : left + width] = colours[scene, (placed - 1) // 2][:, None, None]
     twin_of = torch.tensor([1, 0, 3, 2]).repeat(num, 1)
     return SimpleNamespace(images=images.byte(), masks=masks, extras={"twin_of": twin_of})

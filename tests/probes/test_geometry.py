@@ -70,7 +70,8 @@ def test_alignment_values():
     assert alignment(rows, 3 * rows) == pytest.approx(0, abs=1e-6)
     assert alignment(rows, -rows) == pytest.approx(4, abs=1e-5)
     first, second = torch.randn(20, 5), torch.randn(20, 5)
-    assert alignment(first, second) == pytest.approx(float((2 - 2 * F.cosine_similarity(first, second)).mean()), abs=1e-5)
+    cosine = float(F.cosine_similarity(first, second).mean())
+    assert alignment(first, second) == pytest.approx(2 - 2 * cosine, abs=1e-5)
 
 
 @pytest.mark.parametrize("width, constant", [(2, -1.575), (3, -2.080), (16, -3.513), (128, -3.938)])

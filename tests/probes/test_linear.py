@@ -33,7 +33,8 @@ def test_strengths_side_by_side_end_where_each_ends_alone():
     features, labels = split(150, 2)
     together = fit_logistic(features, labels, 3, [1e-2, 1e-1, 1.0], 300)
     for index, l2 in enumerate([1e-2, 1e-1, 1.0]):
-        torch.testing.assert_close(together[index], fit_logistic(features, labels, 3, [l2], 300)[0], atol=5e-3, rtol=1e-2)
+        alone = fit_logistic(features, labels, 3, [l2], 300)[0]
+        torch.testing.assert_close(together[index], alone, atol=5e-3, rtol=1e-2)
 
 
 def test_solver_finds_the_bottom_of_each_quadratic():

@@ -91,8 +91,9 @@ def same_object_probe(
 
     train, val: (features (S, images, tokens, d), Pairs). Images are the mini-batches; all S probes see the same
     ones, and since their parameters are apart, each ends where it would have ended alone. Adam with decoupled
-    weight decay, learning rate (None: RATES / width) falling linearly to 0; for every probe the epoch with the best val AUROC is kept.
-    Returns a FittedProbe; its val_auroc is (S,). Raises ValueError on shapes that do not fit or non-finite features.
+    weight decay, learning rate (None: RATES / width) falling linearly to 0; for every probe the epoch with
+    the best val AUROC is kept. Returns a FittedProbe; its val_auroc is (S,).
+    Raises ValueError on shapes that do not fit or non-finite features.
     """
     for name, (features, pairs) in (("train", train), ("val", val)):
         check_features(name, features, pairs)

@@ -4,7 +4,7 @@ Distance alone answers "same object?" for most pairs of an image: near tokens sh
 away. Within every cell of pairs that look alike from where they lie, as many same as different pairs are kept:
   none                    every pair (distance alone is then a strong answer)
   displacement            cells of equal (|row step|, |column step|)
-  displacement+midpoint   the same, and the midpoint in the same one of 4 x 4 regions of the image
+  displacement+midpoint   the same, and the midpoint in the same one of 5 x 5 regions of the image
   position                cells of equal token positions; no function of the two places can then do better than 0.5
 """
 
@@ -19,7 +19,7 @@ from sslcore.validate import check_rank, require, unknown
 
 MATCHES = ("none", "displacement", "displacement+midpoint", "position")
 STRATA = ("same_class", "foreground", "all")
-MIDPOINT_REGIONS = 4
+MIDPOINT_REGIONS = 5  # odd, so that a mirrored image falls into mirrored regions
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def cells(pairs: Pairs, match: str) -> Tensor:
     column_step = (pairs.first % width - pairs.second % width).abs()
     cell = row_step * width + column_step
     if match == "displacement+midpoint":
-        row_region = row_sum * MIDPOINT_REGIONS // (2 * height - 1)
-        column_region = column_sum * MIDPOINT_REGIONS // (2 * width - 1)
+        row_region = (2 * row_sum + 1) * MIDPOINT_REGIONS // (4 * height - 2)
+        column_region = (2 * column_sum + 1) * MIDPOINT_REGIONS // (4 * width - 2)
         cell = (cell * MIDPOINT_REGIONS + row_region) * MIDPOINT_REGIONS + column_region
     return cell
 

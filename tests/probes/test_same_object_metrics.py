@@ -1,0 +1,66 @@
+"""AUROC with ties and its interval over images: scikit-learn, a literal bootstrap, bad input."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sslcore.probes.same_object.metrics import auroc, image_auroc, pair_accuracy, win_table
+
+
+def scored(images: int = 12, ties: bool = False):
+    image = torch.arange(images).repeat_interleave(25)
+    same = torch.rand(len(image)) > 0.4
+    scores = torch.randn(len(image)) + same + 0.5 * torch.randn(images)[image]
+    return (scores.round() if ties else scores), same, image
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_auroc_agrees_with_scikit_learn(ties):
+    metrics = pytest.importorskip("sklearn.metrics")
+    scores, same, image = scored(ties=ties)
+    expected = metrics.roc_auc_score(same.numpy(), scores.numpy())
+    assert auroc(scores, same) == pytest.approx(expected)
+    assert image_auroc(scores, same, image)[0] == pytest.approx(expected)
+
+
+def test_the_win_table_gives_the_auroc_of_any_resampled_images():
+    scores, same, image = scored(ties=True)
+    wins = win_table(scores, same, image, 12)
+    drawn = torch.randint(12, (12,))
+    rows = torch.cat([(image == number).nonzero()[:, 0] for number in drawn.tolist()])
+    times = torch.bincount(drawn, minlength=12).double()
+    positive, negative = (torch.bincount(image[kind], minlength=12).double() for kind in (same, ~same))
+    value = float((times @ wins @ times) / ((times @ positive) * (times @ negative)))
+    assert value == pytest.approx(auroc(scores[rows], same[rows]))
+
+
+def test_the_interval_holds_the_value_and_widens_when_images_differ():
+    scores, same, image = scored(40)
+    value, (low, high) = image_auroc(scores, same, image)
+    assert low < value < high and high - low < 0.2
+    flipped = torch.where(image < 20, scores, -scores)
+    wide = image_auroc(flipped, same, image)[1]
+    assert wide[1] - wide[0] > 2 * (high - low)
+
+
+def test_perfect_constant_and_reversed_scores():
+    same = torch.tensor([True, True, False, False])
+    assert auroc(torch.tensor([3.0, 2, 1, 0]), same) == 1
+    assert auroc(torch.tensor([0.0, 1, 2, 3]), same) == 0
+    assert auroc(torch.ones(4), same) == 0.5
+
+
+def test_accuracy_beside_the_majority():
+    same = torch.tensor([True, False, False, False])
+    found = pair_accuracy(torch.tensor([1.0, 1.0, -1.0, -1.0]), same)
+    assert found == pytest.approx({"accuracy": 0.75, "balanced_accuracy": 5 / 6, "majority": 0.75, "skill": 0.0})
+
+
+def test_bad_input_is_named():
+    with pytest.raises(ValueError, match="same and different"):
+        auroc(torch.ones(3), torch.ones(3, dtype=torch.bool))
+    with pytest.raises(ValueError, match="same and different"):
+        auroc(torch.ones(0), torch.ones(0, dtype=torch.bool))
+    with pytest.raises(ValueError, match="finite"):
+        auroc(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
