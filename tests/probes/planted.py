@@ -101,7 +101,8 @@ def painted_scenes(num: int, seed: int, size: int = 32) -> SimpleNamespace:
             tries += 1
             if tries % 50 == 0:  # the free room may have run out: start this scene again
                 masks[scene], images[scene], placed = 0, plain[scene], 0
-            top, left = draw(size - height + 1), draw(size - width + 1)
+            # Whole patches of 4: a cut patch would show how its object lies on the grid, and its twin lies otherwise.
+            top, left = 4 * draw((size - height) // 4 + 1), 4 * draw((size - width) // 4 + 1)
             if bool(masks[scene, top : top + height, left : left + width].any()):
                 continue
             placed += 1

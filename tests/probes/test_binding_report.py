@@ -12,7 +12,7 @@ from sslcore.probes.same_object.labels import token_labels
 from sslcore.probes.same_object.report import SPLITS, binding_auroc, binding_report
 from tests.probes.planted import TinyTransformer, painted_scenes
 
-SCENES = [painted_scenes(count, seed) for count, seed in ((80, 0), (30, 1), (60, 2))]
+SCENES = [painted_scenes(count, seed) for count, seed in ((120, 0), (40, 1), (100, 2))]
 
 
 def planted_features(strength: float) -> dict[str, torch.Tensor]:

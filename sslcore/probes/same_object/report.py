@@ -140,11 +140,10 @@ def binding_report(
     sampling = {"match": match, "stratum": stratum, "min_purity": min_purity, "max_pairs": max_pairs}
     pairs = {s: scene_pairs(scenes[s], patch_size, grid, seed, **sampling).to(device) for s in SPLITS}
 
-    def run(inputs: Mapping[str, Tensor], train_pairs: Pairs | None = None) -> tuple[list[Score], Tensor]:
+    def run(inputs: Mapping[str, Tensor], answers: Mapping[str, Pairs] = pairs) -> tuple[list[Score], Tensor]:
         given = {s: stacked(inputs[s]).to(device) for s in SPLITS}
-        fitted = same_object_probe(
-            (given["train"], train_pairs or pairs["train"]), (given["val"], pairs["val"]), seed=seed, **fit
-        )
+        train, val = ((given[s], answers[s]) for s in ("train", "val"))
+        fitted = same_object_probe(train, val, seed=seed, **fit)
         return score_layers(fitted, given["test"], pairs["test"])
 
     scores, logits = run(features)
@@ -158,7 +157,8 @@ def binding_report(
         colours = [colour_features(part, patch_size) for part in images]
         for name, parts in (("position", places), ("colour", colours), ("pixels", pixels)):
             found[name] = run(dict(zip(SPLITS, parts, strict=True)))[0][0]
-        shuffled = pairs["train"].shuffled(seed)
+        # Val is shuffled too: the true answers there would pick the epoch that happens to be right.
+        shuffled = {s: pairs[s].shuffled(seed) for s in ("train", "val")}
         found["shuffled"] = run({s: features[s][best] for s in SPLITS}, shuffled)[0][0]
     untrained_scores: dict[int, Score] = {}
     if network and untrained is not False:
