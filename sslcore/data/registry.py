@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from sslcore.data.canvas import load_fashion_canvas
 from sslcore.data.downloaded import CLASSES, load_downloaded, load_fashion_mnist_full
 from sslcore.data.embedded import load_fashion_mnist, load_stamps
 from sslcore.data.imageset import ImageSet
@@ -31,6 +32,7 @@ def load_scenes(split: str = "train", num: int | None = None, **settings: Any) -
 
 READERS: dict[str, Callable[..., ImageSet]] = {
     "fashion_mnist": load_fashion_mnist,
+    "fashion_canvas": load_fashion_canvas,
     "stamps": load_stamps,
     "scenes": load_scenes,
     "fashion_mnist_full": load_fashion_mnist_full,
