@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -19,6 +19,7 @@ from sslcore.probes.untrained import untrained_copy
 from sslcore.validate import check_rank, require
 
 SPLITS = ("train", "val", "test")
+SHUFFLES = 3  # fits to shuffled answers
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Score:
 class BindingReport:
     """Same-object AUROC by layer and for the controls, all on the same test pairs.
 
-    layers: index -> Score. best_layer: chosen on val. controls: name -> Score; "untrained" is the best layer (on
+    layers: index -> Score. best_layer: chosen on val. controls: name -> Score; "shuffled" gives
+    mean, lowest and highest of a few fits to shuffled answers, "untrained" is the best layer (on
     val) of the untrained network, whose whole curve is `untrained`. facts: match, stratum, numbers of images and
     pairs, prior, majority, accuracy and balanced accuracy of the best layer, seconds.
     """
@@ -94,6 +96,17 @@ def stacked(features: Tensor) -> Tensor:
 def best_index(scores: Sequence[Score]) -> int:
     """Position of the highest validation AUROC."""
     return max(range(len(scores)), key=lambda index: scores[index].val_auroc)
+
+
+def shuffled_score(run: Callable, features: Mapping[str, Tensor], pairs: Mapping[str, Pairs], seed: int) -> Score:
+    """Mean, lowest and highest AUROC over fits to shuffled answers: a single such fit may land far from 0.5, because a
+    random quadratic form on tokens that do carry the answer agrees or disagrees with it by luck."""
+    fits = []
+    for number in range(seed, seed + SHUFFLES):
+        # Val is shuffled too: the true answers there would pick the epoch that happens to be right.
+        fits.append(run(features, {s: pairs[s].shuffled(number) for s in ("train", "val")})[0][0])
+    values = [fit.auroc for fit in fits]
+    return Score(sum(values) / SHUFFLES, min(values), max(values), sum(fit.val_auroc for fit in fits) / SHUFFLES)
 
 
 def binding_report(
@@ -157,9 +170,7 @@ def binding_report(
         colours = [colour_features(part, patch_size) for part in images]
         for name, parts in (("position", places), ("colour", colours), ("pixels", pixels)):
             found[name] = run(dict(zip(SPLITS, parts, strict=True)))[0][0]
-        # Val is shuffled too: the true answers there would pick the epoch that happens to be right.
-        shuffled = {s: pairs[s].shuffled(seed) for s in ("train", "val")}
-        found["shuffled"] = run({s: features[s][best] for s in SPLITS}, shuffled)[0][0]
+        found["shuffled"] = shuffled_score(run, {s: features[s][best] for s in SPLITS}, pairs, seed)
     untrained_scores: dict[int, Score] = {}
     if network and untrained is not False:
         fresh = untrained_copy(backbone, seed) if untrained is True else untrained
