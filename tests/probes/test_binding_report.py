@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -40,6 +41,9 @@ def test_the_planted_layer_is_chosen_and_controls_are_at_chance():
     assert report.facts["prior"] == report.facts["majority"] == 0.5
     assert json.loads(json.dumps(report.as_dict()))["best_layer"] == 1
     assert "layer 1 *" in report.table() and "position" in report.table()
+    axes = report.plot(plt.figure().add_subplot())
+    assert list(axes.lines[0].get_ydata()) == [score.auroc for score in report.layers.values()]
+    plt.close("all")
 
 
 def test_without_matching_position_alone_answers():

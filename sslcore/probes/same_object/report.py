@@ -66,6 +66,24 @@ class BindingReport:
         lines.append("  ".join(f"{name} {value}" for name, value in self.facts.items()))
         return "\n".join(lines)
 
+    def plot(self, ax: object = None) -> object:
+        """Draw the layer curve with its interval, the untrained curve and the controls; returns the axes."""
+        import matplotlib.pyplot as plt
+
+        ax = plt.gca() if ax is None else ax
+        for label, curve in (("trained", self.layers), ("untrained", self.untrained)):
+            if curve:
+                scores = list(curve.values())
+                ax.plot(list(curve), [s.auroc for s in scores], marker="o", label=label)
+                ax.fill_between(list(curve), [s.low for s in scores], [s.high for s in scores], alpha=0.2)
+        for name, style in (("position", ":"), ("colour", "-."), ("pixels", "--")):
+            if name in self.controls:
+                ax.axhline(self.controls[name].auroc, linestyle=style, color="grey", label=name)
+        ax.axhline(0.5, color="black", linewidth=0.8)
+        ax.set(xlabel="layer (0 = embedding)", ylabel="same-object AUROC")
+        ax.legend()
+        return ax
+
 
 def scene_pairs(scenes: object, patch_size: int, grid: tuple[int, int], seed: int, **sampling: object) -> Pairs:
     """Pairs of a split of scenes (needs masks, and extras["twin_of"] for the same-class stratum)."""
