@@ -30,11 +30,30 @@ def load_scenes(split: str = "train", num: int | None = None, **settings: Any) -
     return scenes
 
 
+TWIN_SPLITS = {"train": (600, 901, "train"), "val": (150, 902, "train"), "test": (300, 903, "test")}
+
+
+def load_twins(split: str = "train", num: int | None = None, **settings: Any) -> Scenes:
+    """The course's one set for object-binding read-outs: two pairs of twins a scene, 64 px.
+
+    Twins look the same and lie apart, so a pair of tokens from one of them cannot be told from a pair across the two by
+    what is seen. train 600, val 150 (the same 190 photos), test 300 (the 68 held out). settings: `compose_scenes`.
+    """
+    if split not in TWIN_SPLITS:
+        unknown("split of twins", split, TWIN_SPLITS)
+    count, seed, stamps = TWIN_SPLITS[split]
+    look = {"twin_pairs": 2, "size_range": (0.3, 0.5), "max_overlap": 0.2, "captions": False}
+    scenes = compose_scenes(num or count, **{**look, "seed": seed, "split": stamps, **settings})
+    scenes.name, scenes.split = "twins", split
+    return scenes
+
+
 READERS: dict[str, Callable[..., ImageSet]] = {
     "fashion_mnist": load_fashion_mnist,
     "fashion_canvas": load_fashion_canvas,
     "stamps": load_stamps,
     "scenes": load_scenes,
+    "twins": load_twins,
     "fashion_mnist_full": load_fashion_mnist_full,
     **{name: functools.partial(load_downloaded, name) for name in CLASSES},
 }
