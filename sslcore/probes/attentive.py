@@ -53,6 +53,7 @@ def accuracy_of(probe: AttentivePool, tokens: Tensor, labels: Tensor, batch_size
     return float((predicted == labels).float().mean())
 
 
+@torch.enable_grad()  # a callback of the training loop runs without gradients
 def attentive_probe(
     train: Labelled,
     val: Labelled,

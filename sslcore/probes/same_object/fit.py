@@ -76,6 +76,7 @@ class FittedProbe:
         return pair_logits(self.probe, self.standardise(compact), renumbered)
 
 
+@torch.enable_grad()  # a callback of the training loop runs without gradients
 def same_object_probe(
     train: tuple[Tensor, Pairs],
     val: tuple[Tensor, Pairs],
