@@ -1,4 +1,4 @@
-"""Supervised training: the upper bound that every chapter prints beside its method."""
+"""Supervised training: the labelled arm that every chapter prints beside its method."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ class Supervised(Method):
     """A linear classifier on the image descriptor, trained with cross-entropy together with the backbone.
 
     num_classes: labels run from 0 to num_classes - 1.
+    target: "labels" (one class an image, cross-entropy), or the name of an extra (N, num_classes) of the data with
+        several true answers an image, such as "presence" of scenes (binary cross-entropy for each class).
     policy: ViewPolicy of the one view; None takes the gentle policy (crop and flip, no colour) of the view size.
     label_smoothing: 0 by default; 0.1 is usual on ImageNet.
     Raises ValueError on data without labels.
@@ -27,6 +29,7 @@ class Supervised(Method):
         backbone: nn.Module,
         num_classes: int,
         *,
+        target: str = "labels",
         policy: Any = None,
         img_size: int | None = None,
         pool: str = "auto",
@@ -34,22 +37,27 @@ class Supervised(Method):
     ) -> None:
         super().__init__(backbone, pool=pool, img_size=img_size)
         require(num_classes >= 2, f"num_classes: expected at least 2, got {num_classes}")
+        self.target = target
+        self.needs = () if target == "labels" else (target,)
         self.policy = policy
         self.label_smoothing = label_smoothing
         self.classifier = nn.Linear(backbone.embed_dim, num_classes)
 
     def views(self, batch: dict[str, Any], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """One float view (B, C, size, size) of each image, and its label (B,)."""
+        """One float view (B, C, size, size) of each image, and its label (B,) or answers (B, num_classes)."""
         size = view_size(self, batch)
-        require(batch.get("labels") is not None, "Supervised: expected labels in the data, got images only")
+        require(batch.get(self.target) is not None, f"Supervised: expected {self.target} in the data, got images only")
         policy = gentle_policy(size) if self.policy is None else self.policy
-        return policy(batch["images"], generator=generator), batch["labels"]
+        return policy(batch["images"], generator=generator), batch[self.target]
 
     def logits(self, images: Tensor) -> Tensor:
         """(B, num_classes) scores of float images."""
         return self.classifier(self.features(images))
 
     def loss(self, views: tuple[Tensor, Tensor]) -> Tensor:
-        """Mean cross-entropy over the batch, in float32."""
-        images, labels = views
-        return F.cross_entropy(self.logits(images).float(), labels, label_smoothing=self.label_smoothing)
+        """Mean cross-entropy over the batch (and over the classes, with several answers an image), in float32."""
+        images, target = views
+        logits = self.logits(images).float()
+        if self.target == "labels":
+            return F.cross_entropy(logits, target, label_smoothing=self.label_smoothing)
+        return F.binary_cross_entropy_with_logits(logits, target.float())

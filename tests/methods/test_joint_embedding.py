@@ -123,3 +123,15 @@ def test_supervised_is_cross_entropy_and_needs_labels():
         method.views({**small_batch(), "labels": None})
     with pytest.raises(ValueError, match="num_classes: expected at least 2, got 1"):
         small_method("supervised", num_classes=1)
+
+
+def test_supervised_with_several_answers_an_image_is_binary_cross_entropy():
+    method = small_method("supervised", target="presence")
+    assert method.needs == ("presence",)
+    images = torch.randn(4, 3, 16, 16)
+    answers = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]], dtype=torch.bool)
+    probability = method.logits(images).sigmoid()
+    expected = -torch.where(answers, probability.log(), (1 - probability).log()).mean()
+    torch.testing.assert_close(method.loss((images, answers)), expected)
+    with pytest.raises(ValueError, match="Supervised: expected presence in the data"):
+        method.views({"images": torch.zeros(4, 3, 16, 16, dtype=torch.uint8), "labels": None})
