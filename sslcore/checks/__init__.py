@@ -4,7 +4,7 @@ Each takes your function, or none to check the library's own; prints one "ok:" l
 property that does not hold with a CheckFailed that says which one, and what your function gave.
 """
 
-from sslcore.checks.binding import check_auroc, check_same_object_pairs, check_token_labels
+from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.probes import (
@@ -40,6 +40,7 @@ __all__ = [
     "check_negative_cosine",
     "check_nt_xent",
     "check_patchify",
+    "check_quadratic_probe",
     "check_random_mask",
     "check_rankme",
     "check_same_object_pairs",

@@ -1,4 +1,4 @@
-"""Checks of the same-object read-out: token labels, matched pairs, AUROC."""
+"""Checks of the same-object read-out: token labels, matched pairs, the quadratic probe, AUROC."""
 
 from __future__ import annotations
 
@@ -80,6 +80,35 @@ def check_same_object_pairs(fn: Callable | None = None) -> None:
     report.expect(all(abs(share - 19.5) < 3 for share in shares), "the dropped pairs are chosen at random",
                   f"mean image of the kept pairs {float(shares[0]):.1f} and {float(shares[1]):.1f}, of all 19.5",
                   "the first ones of a cell all come from the first images: shuffle")
+
+
+def _library_probe(first: torch.Tensor, second: torch.Tensor, weight: torch.Tensor, bias: float) -> torch.Tensor:
+    from sslcore.probes.same_object import SameObjectProbe
+
+    probe = SameObjectProbe("quadratic", first.shape[1])
+    with torch.no_grad():
+        probe.weight.copy_(weight[None])
+        probe.bias.fill_(bias)
+    pair = torch.arange(len(first))
+    return probe(torch.stack([first, second], 1)[None], pair, torch.zeros_like(pair), torch.ones_like(pair))[0]
+
+
+@steady
+def check_quadratic_probe(fn: Callable | None = None) -> None:
+    """fn(first (P, d), second (P, d), weight W (d, d), bias) -> logits (P,): x' (W + W')/2 y / sqrt(d) + bias."""
+    fn = fn or _library_probe
+    report = Report("quadratic_probe")
+    first, second, weight = draw(7, 4, seed=1), draw(7, 4, seed=2), draw(4, 4, seed=3)
+    got = fn(first, second, weight, 0.5)
+    report.close(fn(first, second, torch.eye(4), 0.0), (first * second).sum(1) / 2,
+                 "with W = identity: the dot product over sqrt(d)", "each pair on its own; divide by sqrt(d), not by d")
+    report.close(fn(first, second, weight, 2.0) - got, torch.full((7,), 1.5), "the bias is added once to every logit")
+    report.close(fn(second, first, weight, 0.5), got, "the order of the two tokens does not matter",
+                 "use (W + W') / 2 in place of W")
+    loop = [sum(x[i] * (weight[i, j] + weight[j, i]) / 2 * y[j] for i in range(4) for j in range(4)) / 2 + 0.5
+            for x, y in zip(first, second, strict=True)]
+    report.close(got, torch.stack(loop), "a double loop over the entries of W gives the same",
+                 "off-diagonal entries count: channel i of one token against channel j of the other")
 
 
 @steady

@@ -395,6 +395,20 @@ PAIRS = {
     "answers shuffled": lambda pairs: match_pairs(pairs.shuffled(), "displacement"),
 }
 
+
+def _quadratic(x, y, w, b):
+    return torch.einsum("pi,ij,pj->p", x, w + w.T, y) / (2 * x.shape[1] ** 0.5) + b
+
+
+QUADRATIC = {
+    "weight not symmetric": lambda x, y, w, b: ((x @ w) * y).sum(1) / x.shape[1] ** 0.5 + b,
+    "diagonal only": lambda x, y, w, b: _quadratic(x, y, w.diag().diag(), b),
+    "divided by d": lambda x, y, w, b: _quadratic(x, y, w, 0) / x.shape[1] ** 0.5 + b,
+    "no bias": lambda x, y, w, b: _quadratic(x, y, w, 0),
+    "additive": lambda x, y, w, b: (x @ w).sum(1) + (y @ w).sum(1) + b,
+    "all pairs at once": lambda x, y, w, b: x @ (w + w.T) @ y.T / (2 * x.shape[1] ** 0.5) + b,
+}
+
 AUROC = {
     "ties count as wins": lambda s, k: (s[k][:, None] >= s[~k][None]).float().mean(),
     "ties count as losses": lambda s, k: (s[k][:, None] > s[~k][None]).float().mean(),

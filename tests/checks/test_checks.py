@@ -23,6 +23,7 @@ MUTANTS = {
     "check_negative_cosine": mutants.COSINE,
     "check_nt_xent": mutants.NT_XENT,
     "check_patchify": mutants.PATCHIFY,
+    "check_quadratic_probe": mutants.QUADRATIC,
     "check_random_mask": mutants.RANDOM_MASK,
     "check_rankme": mutants.RANKME,
     "check_same_object_pairs": mutants.PAIRS,
@@ -49,6 +50,7 @@ CORRECT = {
     "check_rankme": lambda x: mutants._rank(torch.linalg.svdvals(x)),
     "check_attention_rollout": mutants._product,
     "check_mass_threshold": mutants._mass,
+    "check_quadratic_probe": mutants._quadratic,
 }
 
 
