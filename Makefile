@@ -33,9 +33,13 @@ lint: $(VENV)/.test-installed
 # GPU machines often have their own torch, no network and no Jupyter: nothing is installed here.
 # Goes on after a failure and fails at the end: an hour of GPU time should not end with its first notebook.
 gpu: export SSLCORE_SCALE = gpu
+gpu: export PYTHONPATH = $(CURDIR)
 gpu:
 	@run="$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON))"; failed=; \
 	"$$run" -m pytest -m gpu $(ARGS) || failed=" tests"; \
+	for task in checkpoints claims; do \
+		"$$run" chapters/checkpoints/train.py $$task --scale gpu || failed="$$failed $$task"; \
+	done; \
 	for notebook in chapters/[0-9]*/*.ipynb; do \
 		echo "== $$notebook"; "$$run" -m sslcore.nb run "$$notebook" --scale gpu || failed="$$failed $$notebook"; \
 	done; \
