@@ -25,7 +25,7 @@ lab: $(VENV)/.course-installed
 test: export OMP_NUM_THREADS = 1
 test: export TRITON_INTERPRET = 1
 test: lint
-	$(RUN) -m pytest -n 2 --dist worksteal --cov --cov-report=term:skip-covered $(ARGS)
+	$(RUN) -m pytest -n 2 --dist worksteal -rs --cov --cov-report=term:skip-covered $(ARGS)
 
 lint: $(VENV)/.test-installed
 	$(RUN) -m ruff check .
@@ -48,9 +48,10 @@ gpu:
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
 	sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, found {v}; try: make lab PYTHON=python3.12")'
-	@$(PYTHON) -m venv "$(VENV)" || $(PYTHON) -m virtualenv "$(VENV)" || { rm -rf "$(VENV)"; \
-	echo "Cannot make a virtual environment: this Python lacks venv or ensurepip. On Debian and Ubuntu:" \
-	"apt install python3-venv. Anywhere: $(PYTHON) -m pip install virtualenv. Then run make again."; exit 1; }
+	@if $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then $(PYTHON) -m venv "$(VENV)"; \
+	elif $(PYTHON) -c 'import virtualenv' 2>/dev/null; then $(PYTHON) -m virtualenv "$(VENV)"; \
+	else echo "Cannot make a virtual environment: this Python lacks ensurepip. On Debian and Ubuntu:" \
+	"apt install python3-venv. Anywhere: $(PYTHON) -m pip install virtualenv. Then run make again."; exit 1; fi
 
 # Installed again only when pyproject.toml changes; the package itself is editable.
 $(VENV)/.course-installed: pyproject.toml | $(VENV)/bin/python

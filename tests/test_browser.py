@@ -168,8 +168,8 @@ def _answers(port: int) -> bool:
 
 def _lab_command(arguments: str) -> list[str]:
     """`make lab` in the environment that runs the tests, without letting make install anything."""
-    installed = f"{sys.prefix}/.course-installed"
-    return ["make", "lab", f"VENV={sys.prefix}", f"ARGS={arguments}", "-o", installed]
+    environment = os.path.relpath(sys.prefix, ROOT)  # relative, since make cannot take spaces in a path
+    return ["make", "lab", f"VENV={environment}", f"ARGS={arguments}", "-o", f"{environment}/.course-installed"]
 
 
 @contextmanager

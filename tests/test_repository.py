@@ -122,7 +122,7 @@ def test_import_is_light():
     Processor time, not wall time: the other test worker shares the machine.
     """
     runs = []
-    for _ in range(3):
+    while len(runs) < 3 and min(runs, default=9.0) > 1.0:  # best of three
         done = subprocess.run([sys.executable, "-c", _IMPORT_ALL], cwd=ROOT, capture_output=True, text=True, check=True)
         seconds, heavy = json.loads(done.stdout)
         assert heavy == []
