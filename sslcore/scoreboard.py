@@ -107,6 +107,18 @@ def scoreboard(chapters: str | Path | None = None) -> str:
     return "\n\n".join([summary, _table(papers, evidence, chapters), "Bases:", _table(bases, evidence, chapters)])
 
 
+def chapter_map(chapters: str | Path | None = None) -> str:
+    """A markdown table with a row a chapter: its notebooks, those that exist as links from inside a chapter folder."""
+    chapters = Path(chapters) if chapters is not None else chapters_folder()
+    rows: dict[str, list[str]] = {}
+    for entry in ENTRIES:
+        path = f"{entry.chapter}/{entry.slug}.ipynb"
+        built = (chapters / path).exists()
+        rows.setdefault(entry.chapter, []).append(f"[{entry.slug}](../{path})" if built else f"*{entry.slug}*")
+    lines = [f"| {chapter} | {', '.join(notebooks)} |" for chapter, notebooks in rows.items()]
+    return "\n".join(["| chapter | notebooks (in italics: planned) |", "|---|---|", *lines])
+
+
 def with_block(text: str, block: str) -> str:
     """`text` with everything between the scoreboard markers replaced. Raises ValueError unless both stand once."""
     if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sslcore.experiment import compare
-from sslcore.scoreboard import END, ENTRIES, START, find_entry, main, scoreboard, with_block
+from sslcore.scoreboard import END, ENTRIES, START, chapter_map, find_entry, main, scoreboard, with_block
 
 ROOT = Path(__file__).parents[1]
 
@@ -55,6 +55,13 @@ def test_several_claims_are_numbered(chapters):
     measure("look", 0.0, chapters / "01_contrastive" / "evidence", key="second")
     row = next(line for line in scoreboard(chapters).splitlines() if "look.ipynb" in line)
     assert "1: holds (cpu)" in row
+
+
+def test_the_map_names_every_notebook_and_links_those_that_exist(chapters):
+    table = chapter_map(chapters)
+    assert all(table.count(f"[{entry.slug}]") + table.count(f"*{entry.slug}*") == 1 for entry in ENTRIES)
+    assert "[look](../01_contrastive/look.ipynb)" in table and table.count("](") == 1
+    assert len(table.splitlines()) == 2 + len({entry.chapter for entry in ENTRIES})
 
 
 def test_unknown_evidence_is_an_error(chapters):
