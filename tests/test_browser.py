@@ -282,5 +282,5 @@ def test_server_asks_for_its_token(tmp_path):
 @pytest.mark.skipif(not TOUR.exists(), reason="chapters/00_start/tour.ipynb is not written yet")
 def test_tour_runs_and_its_attention_widget_answers(tmp_path):
     with lab(TOUR, tmp_path) as address, _page(tmp_path) as page:
-        _run_all(page, address, seconds=300)
+        _run_all(page, address, seconds=600)
         assert _moves_with_layer(page)
