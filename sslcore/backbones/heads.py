@@ -95,6 +95,8 @@ class DINOHead(nn.Module):
 
     (..., in_dim) -> (..., out_dim). The paper uses hidden_dim 2048, bottleneck_dim 256, out_dim 65536; the defaults
     here suit small nets.
+    Each linear layer starts with standard deviation 1 / sqrt(its inputs). The authors take 0.02 everywhere, which is
+    the same at 2048 inputs but leaves a head of this size nearly constant: the biases then outgrow the features.
     `head.prototypes.freeze()` is the paper's "no gradient for the last layer in the first epoch".
     Source: arXiv 2104.14294, section 3.1 and appendix C.
     """
@@ -105,7 +107,7 @@ class DINOHead(nn.Module):
         self.prototypes = Prototypes(bottleneck_dim, out_dim)
         for module in self.mlp:
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -105,3 +105,11 @@ def test_dino_head_shapes_and_range():
         scores = head(torch.randn(shape))
         assert scores.shape == (*shape[:-1], 32) and scores.abs().max() <= 1 + 1e-5
     assert kinds(head.mlp) == ["Linear", "GELU", "Linear", "GELU", "Linear"]
+
+
+@pytest.mark.parametrize("width", [16, 256])
+def test_dino_head_keeps_the_spread_of_its_input_whatever_its_width(width: int):
+    torch.manual_seed(0)
+    head = DINOHead(width, 4, hidden_dim=width, bottleneck_dim=64)
+    spread = head.mlp(torch.randn(500, width)).std(dim=0).mean()
+    assert 0.2 < spread < 1, spread
