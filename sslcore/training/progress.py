@@ -9,12 +9,14 @@ from typing import Any
 
 
 def wants_bar(progress: bool | None) -> bool:
-    """What was asked for; if nothing was, a bar on a terminal or in a notebook, and never under CI."""
+    """What was asked for; if nothing was, a bar on a terminal or in a notebook, never under CI or TQDM_DISABLE=1."""
     if progress is not None:
         return progress
     ipython = sys.modules.get("IPython")
     in_notebook = ipython is not None and hasattr(ipython.get_ipython(), "kernel")
-    return not os.environ.get("CI") and (sys.stderr.isatty() or in_notebook)
+    # The loop tells tqdm outright whether to draw, so tqdm does not look at its own variable any more.
+    quiet = os.environ.get("CI") or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")
+    return not quiet and (sys.stderr.isatty() or in_notebook)
 
 
 def progress_bar(done: int, steps: int, name: str, progress: bool | None) -> Any:

@@ -13,8 +13,17 @@ from sslcore.training.progress import progress_bar, wants_bar
 def test_bar_follows_the_surroundings(monkeypatch: pytest.MonkeyPatch, terminal: bool, ci: str, wanted: bool):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     monkeypatch.setenv("CI", ci)
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
     assert wants_bar(None) is wanted
     assert wants_bar(True) is True and wants_bar(False) is False
+
+
+@pytest.mark.parametrize("value, wanted", [("1", False), ("0", True), ("", True)])
+def test_tqdm_disable_counts(monkeypatch: pytest.MonkeyPatch, value: str, wanted: bool):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("CI", "")
+    monkeypatch.setenv("TQDM_DISABLE", value)
+    assert wants_bar(None) is wanted
 
 
 def test_silent_bar_still_counts(capsys: pytest.CaptureFixture):
