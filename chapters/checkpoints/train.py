@@ -58,7 +58,7 @@ SCALES = {
         precision=dict.fromkeys(("simclr", "dino", "supervised"), "bf16"),  # a fifth faster on CPUs with bf16 products
         steps={
             "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000},
-            "claims": {"mae": 650, "simclr": 150, "dino": 250, "supervised": 400},
+            "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
     "gpu": Scale(
