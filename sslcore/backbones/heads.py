@@ -97,12 +97,16 @@ class DINOHead(nn.Module):
     here suit small nets.
     Each linear layer starts with standard deviation 1 / sqrt(its inputs). The authors take 0.02 everywhere, which is
     the same at 2048 inputs but leaves a head of this size nearly constant: the biases then outgrow the features.
+    standardize: batch norm without gain and offset in front (not in the paper), so that what all inputs share is gone.
     `head.prototypes.freeze()` is the paper's "no gradient for the last layer in the first epoch".
     Source: arXiv 2104.14294, section 3.1 and appendix C.
     """
 
-    def __init__(self, in_dim: int, out_dim: int, hidden_dim: int = 256, bottleneck_dim: int = 64):
+    def __init__(
+        self, in_dim: int, out_dim: int, hidden_dim: int = 256, bottleneck_dim: int = 64, standardize: bool = False
+    ):
         super().__init__()
+        self.standardize = nn.BatchNorm1d(in_dim, affine=False) if standardize else nn.Identity()
         self.mlp = mlp([in_dim, hidden_dim, hidden_dim, bottleneck_dim], norm=None, act="gelu")
         self.prototypes = Prototypes(bottleneck_dim, out_dim)
         for module in self.mlp:
@@ -111,4 +115,5 @@ class DINOHead(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.prototypes(self.mlp(x))
+        flat = self.standardize(x.flatten(0, -2))
+        return self.prototypes(self.mlp(flat)).unflatten(0, x.shape[:-1])

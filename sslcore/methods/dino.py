@@ -21,7 +21,7 @@ class DINO(Method):
 
     Collapse guard: centring keeps one prototype from winning always, sharpening (teacher_temp below student_temp)
     keeps the teacher from being uniform. centering=False, or teacher_temp=student_temp, takes one of them away.
-    BatchNorm: crops of one size go through in one pass, as in the authors' code (the head has none).
+    BatchNorm: crops of one size go through in one pass, as in the authors' code (the head has none by default).
 
     policy: (first global, second global, local) policies; None takes dino_policies.
     local_crops: paper 8; here 4. local_size: side of a local crop; None is 3/7 of the view (96 of 224), in patches.
@@ -29,6 +29,8 @@ class DINO(Method):
     warmup_temp, warmup: the teacher's temperature starts there and reaches teacher_temp after this part of the run.
     momentum: 0.996 at the start, then to 1, as in the paper (0.9995 in the authors' advice for batch 256).
     freeze_last_layer: part of the run in which the prototypes stay put; paper one epoch of 100.
+    standardize: bring each feature to mean 0 and deviation 1 over the batch in front of the head. Not in the paper, for
+        short runs on small nets: pooled features of a young net are nearly one vector for all images.
     The authors also raise the weight decay from 0.04 to 0.4; here it is constant.
     """
 
@@ -52,6 +54,7 @@ class DINO(Method):
         center_momentum: float = 0.9,
         centering: bool = True,
         freeze_last_layer: float = 0.01,
+        standardize: bool = False,
     ) -> None:
         super().__init__(backbone, pool=pool, img_size=img_size)
         require(local_crops >= 0, f"local_crops: expected at least 0, got {local_crops}")
@@ -61,7 +64,8 @@ class DINO(Method):
         self.warmup_temp = teacher_temp if warmup_temp is None else warmup_temp
         self.momentum, self.center_momentum, self.centering = momentum, center_momentum, centering
         self.freeze_last_layer = freeze_last_layer
-        self.head = DINOHead(backbone.embed_dim, out_dim, hidden_dim=hidden_dim, bottleneck_dim=bottleneck_dim)
+        widths = {"hidden_dim": hidden_dim, "bottleneck_dim": bottleneck_dim}
+        self.head = DINOHead(backbone.embed_dim, out_dim, **widths, standardize=standardize)
         self.teacher_backbone, self.teacher_head = teacher_of(backbone), teacher_of(self.head)
         self.register_buffer("center", torch.zeros(out_dim))
         self.register_buffer("progress", torch.zeros(()))

@@ -113,3 +113,12 @@ def test_dino_head_keeps_the_spread_of_its_input_whatever_its_width(width: int):
     head = DINOHead(width, 4, hidden_dim=width, bottleneck_dim=64)
     spread = head.mlp(torch.randn(500, width)).std(dim=0).mean()
     assert 0.2 < spread < 1, spread
+
+
+def test_standardized_dino_head_ignores_scale_and_offset_of_its_inputs():
+    head, plain = (DINOHead(8, 5, hidden_dim=8, bottleneck_dim=4, standardize=on) for on in (True, False))
+    assert not any(name.startswith("standardize") for name in plain.state_dict())
+    x = torch.randn(2, 30, 8)
+    moved = 3 * x + torch.arange(8.0)
+    torch.testing.assert_close(head(moved), head(x), rtol=1e-3, atol=1e-3)
+    assert not torch.allclose(plain(moved), plain(x), atol=0.05)
