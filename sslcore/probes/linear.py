@@ -44,7 +44,12 @@ def training_statistics(features: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, l2: Sequence[float], max_steps: int) -> Tensor:
-    """Weights (S, C, D + 1), bias last, of one regression per strength: mean cross-entropy + l2 / 2 * |W|^2."""
+    """Weights (S, C, D + 1), bias last, of one regression per strength: mean cross-entropy + l2 / 2 * |W|^2.
+
+    Pooled features of a transformer share a few strong directions, which leaves the problem so stretched that plain
+    L-BFGS stops far from the minimum. So the search runs in coordinates where the curvature at the start is even in
+    all directions. The objective, and with it the solution, stays the same.
+    """
     count, width = features.shape
     strength = torch.tensor(list(l2), device=features.device)
     inputs = torch.cat([features, torch.ones_like(features[:, :1])], 1)
@@ -52,8 +57,14 @@ def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, l2: Sequenc
     penalised = torch.ones(width + 1, device=features.device)
     penalised[-1] = 0  # the bias is free, as in scikit-learn
 
+    spread, directions = torch.linalg.eigh(features.double().T @ features.double() / count)
+    share = (num_classes - 1) / num_classes**2  # curvature of the softmax at equal probabilities
+    scale = (share * spread.clamp_min(0) + strength.double()[:, None]).rsqrt()  # (S, D)
+    even = torch.eye(width + 1, device=features.device).repeat(len(strength), 1, 1)
+    even[:, :width, :width] = (directions * scale[:, None]).to(features.dtype)
+
     def objective(flat: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        weight = flat.view(-1, num_classes, width + 1)
+        weight = flat.view(-1, num_classes, width + 1) @ even[rows].mT
         # One product for all strengths: (n, D+1) @ (D+1, S*C).
         log_probability = (inputs @ weight.flatten(0, 1).T).view(count, -1, num_classes).log_softmax(-1)
         value = -(log_probability * target[:, None]).sum((0, 2)) / count
@@ -61,10 +72,10 @@ def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, l2: Sequenc
         gradient = (residual.flatten(1).T @ inputs).view_as(weight)
         kept = weight * penalised
         value = value + strength[rows] / 2 * kept.square().sum((1, 2))
-        return value, (gradient + strength[rows, None, None] * kept).flatten(1)
+        return value, ((gradient + strength[rows, None, None] * kept) @ even[rows]).flatten(1)
 
     start = torch.zeros(len(strength), num_classes * (width + 1), device=features.device)
-    return minimise(objective, start, max_steps=max_steps).view(-1, num_classes, width + 1)
+    return minimise(objective, start, max_steps=max_steps).view(-1, num_classes, width + 1) @ even.mT
 
 
 def linear_probe(

@@ -97,3 +97,25 @@ def test_strength_must_be_positive_and_given():
         linear_probe(good, good, good, l2=[])
     with pytest.raises(ValueError, match="l2"):
         linear_probe(good, good, good, l2=[-1.0])
+
+
+def test_stretched_features_are_fitted_to_the_bottom():
+    """Spreads from 1 to 1/1000 along hidden axes, as in an untrained transformer; the weak axes carry the label."""
+    linear_model = pytest.importorskip("sklearn.linear_model")
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(600, 24, generator=generator)
+    labels = hidden[:, -3:].add(0.5 * torch.randn(600, 3, generator=generator)).argmax(1)
+    turn = torch.linalg.qr(torch.randn(24, 24, generator=generator)).Q
+    features = hidden * torch.logspace(0, -3, 24) @ turn
+    mean, std = training_statistics(features)
+    inputs, l2 = (features - mean) / std, 1e-7
+    found = fit_logistic(inputs, labels, 3, [l2], 200)[0].double()
+    reference = linear_model.LogisticRegression(C=1 / (l2 * 600), solver="newton-cholesky", tol=1e-10, max_iter=500)
+    reference.fit(inputs.double().numpy(), labels.numpy())
+
+    def objective(weight: torch.Tensor, bias: torch.Tensor) -> float:
+        log_probability = (inputs.double() @ weight.T + bias).log_softmax(1)
+        return float(l2 / 2 * weight.square().sum() - log_probability[torch.arange(600), labels].mean())
+
+    floor = objective(torch.from_numpy(reference.coef_), torch.from_numpy(reference.intercept_))
+    assert objective(found[:, :-1], found[:, -1]) == pytest.approx(floor, abs=1e-3)
