@@ -1,4 +1,4 @@
-"""A learner's first minute, in a real browser: `make lab`, run all cells of the tour, move the layer slider."""
+"""A learner's first minute in a real browser: `make lab`, run all of the tour, move the layer slider, click a patch."""
 
 from __future__ import annotations
 
@@ -68,6 +68,14 @@ PICTURES = """(async () => {
   }
   for (const canvas of area.querySelectorAll('canvas')) seen.push(canvas.toDataURL());
   return seen;
+})()"""
+# Where the last clickable picture lies on the page.
+LAST_PICTURE = """(() => {
+  const image = [...document.querySelectorAll('.jp-OutputArea img')].filter(i => i.style.cursor === 'crosshair').at(-1);
+  if (!image) return null;
+  image.scrollIntoView({block: 'center'});
+  const box = image.getBoundingClientRect();
+  return {left: box.left, top: box.top, width: box.width, height: box.height, source: image.src};
 })()"""
 
 
@@ -235,6 +243,21 @@ def _moves_with_layer(page: Page, seconds: float = 30) -> bool:
     return False
 
 
+def _answers_to_clicks(page: Page, seconds: float = 30) -> bool:
+    """Click the last picture at two places, as a person would, and see whether it becomes another one."""
+    box = _until(lambda: page.value(LAST_PICTURE), 60, "clickable picture")
+    for part in (0.1, 0.2):  # one of the two lies on another patch than the one shown
+        place = {"x": box["left"] + part * box["width"], "y": box["top"] + 0.5 * box["height"]}
+        for kind in ("mousePressed", "mouseReleased"):
+            page.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **place)
+        end = time.monotonic() + seconds / 2
+        while time.monotonic() < end:
+            if page.value(LAST_PICTURE)["source"] != box["source"]:
+                return True
+            time.sleep(0.2)
+    return False
+
+
 def _notebook(path: Path, *cells: str) -> Path:
     entries = [
         {"cell_type": "code", "id": f"cell-{n}", "metadata": {}, "source": cell, "outputs": [], "execution_count": None}
@@ -280,7 +303,8 @@ def test_server_asks_for_its_token(tmp_path):
 
 
 @pytest.mark.skipif(not TOUR.exists(), reason="chapters/00_start/tour.ipynb is not written yet")
-def test_tour_runs_and_its_attention_widget_answers(tmp_path):
+def test_tour_runs_and_its_widgets_answer(tmp_path):
     with lab(TOUR, tmp_path) as address, _page(tmp_path) as page:
         _run_all(page, address, seconds=600)
         assert _moves_with_layer(page)
+        assert _answers_to_clicks(page)

@@ -1,8 +1,8 @@
-"""Sliders on top of functions that work without them.
+"""Sliders and clicks on top of functions that work without them.
 
 Where there are no live widgets (plain Python, stored notebooks, no ipywidgets) each function draws its picture once,
-with the given starting values. A patch is chosen with a row and a column slider: arrow keys move it, and it works in
-JupyterLab without further extensions.
+with the given starting values. A patch is chosen by a click on the picture, or with a row and a column slider, which
+arrow keys move.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from sslcore.nb.click import axes_at, clickable_picture
 from sslcore.nb.figures import attention_of, draw_attention, plot_same_object
 from sslcore.validate import require
 
@@ -67,10 +68,17 @@ def png(figure) -> bytes:
     return buffer.getvalue()
 
 
-def knob(function: Callable[..., Any], *, start: dict[str, Any] | None = None, **sliders: Any) -> Any:
+def knob(
+    function: Callable[..., Any],
+    *,
+    start: dict[str, Any] | None = None,
+    click: Callable[[float, float], dict[str, Any]] | None = None,
+    **sliders: Any,
+) -> Any:
     """Call `function` with a slider for each keyword: (low, high[, step]), a list, True/False, or a constant.
 
     A returned figure is shown as an image that the sliders replace; printed text and other results go below.
+    click: turns the (x, y) that was clicked, in the units of the axes there, into new values of sliders.
     Without live widgets the function is called once, with `start` (default: middle of a range, first choice), and its
     result is returned. Raises ValueError for a malformed slider.
     """
@@ -82,30 +90,60 @@ def knob(function: Callable[..., Any], *, start: dict[str, Any] | None = None, *
     from matplotlib.figure import Figure
 
     controls = {name: _slider(name, spec, values[name]) for name, spec in sliders.items()}
-    picture, text = ipywidgets.Image(format="png"), ipywidgets.Output()
+    picture, text = clickable_picture(), ipywidgets.Output()
+    shown: list[Figure] = []
+    moving: list[bool] = []
 
     def redraw(_change: Any = None) -> None:
+        if moving:
+            return
         text.clear_output(wait=True)
         with text:
             result = function(**{name: control.value for name, control in controls.items()})
             if isinstance(result, Figure):
                 picture.value = png(result)
+                shown[:] = [result]
             elif result is not None:
                 display(result)
+
+    def clicked(change: Any) -> None:
+        place = axes_at(shown[0], *change["new"][:2]) if shown else None
+        if place is None:
+            return
+        moving.append(True)  # several sliders move, one picture is drawn
+        try:
+            for name, value in click(*place).items():
+                controls[name].value = value
+        finally:
+            moving.clear()
+        redraw()
 
     visible = [control for control in controls.values() if isinstance(control, ipywidgets.DOMWidget)]
     for control in visible:
         control.observe(redraw, names="value")
+    if click is not None and picture.has_trait("clicked"):
+        picture.observe(clicked, names="clicked")
     redraw()
     display(ipywidgets.VBox([ipywidgets.HBox(visible), picture, text]))
     return None
 
 
+def _patch_under(grid: tuple[int, int], images: Tensor) -> Callable[[float, float], dict[str, int]]:
+    """Pixel (x, y) of an image -> {"row", "column"} of the patch there."""
+    height, width = images.shape[-2] / grid[0], images.shape[-1] / grid[1]
+
+    def patch(x: float, y: float) -> dict[str, int]:
+        return {"row": min(int(y / height), grid[0] - 1), "column": min(int(x / width), grid[1] - 1)}
+
+    return patch
+
+
 def attention_explorer(backbone: nn.Module, images: Tensor, layer: int | None = None) -> Any:
     """Look through layers, heads and query patches of a backbone's attention on a few images (B, C, H, W).
 
-    Row -1 stands for the class token as query. Without live widgets: one figure, the class token's (or first patch's)
-    mean attention in `layer` (default: the last). The network runs once; the sliders only redraw.
+    A click on a patch makes it the query; row -1 stands for the class token. Without live widgets: one figure, the
+    class token's (or first patch's) mean attention in `layer` (default: the last). The network runs once; sliders and
+    clicks only redraw.
     """
     attention = attention_of(backbone, images)
     depth, heads = len(attention.layers), attention.layers[0].shape[1]
@@ -117,6 +155,7 @@ def attention_explorer(backbone: nn.Module, images: Tensor, layer: int | None = 
     return knob(
         draw,
         start={"layer": depth - 1 if layer is None else layer, "row": top, "column": 0},
+        click=_patch_under(attention.grid, images),
         layer=(0, depth - 1),
         head=["mean", *range(heads)],
         row=(top, attention.grid[0] - 1),
@@ -131,7 +170,7 @@ def same_object_explorer(
     masks: Tensor | None = None,
     query: tuple[int, int] | None = None,
 ) -> Any:
-    """Choose an image and a patch; see which patches a probe assigns to the same object.
+    """Choose an image and click on a patch; see which patches a probe assigns to the same object.
 
     images: (B, C, H, W). scores: (B, N, N) same-object logits of a probe. masks: (B, H, W) instance ids, optional.
     Without live widgets: the first image with `query` (default: the middle patch).
@@ -146,6 +185,7 @@ def same_object_explorer(
     return knob(
         draw,
         start={"image": 0, "row": row, "column": column},
+        click=_patch_under(grid, images),
         image=(0, len(images) - 1),
         row=(0, grid[0] - 1),
         column=(0, grid[1] - 1),

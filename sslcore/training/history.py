@@ -59,7 +59,7 @@ class History:
             import matplotlib.pyplot as plt
 
             _, ax = plt.subplots(figsize=(5, 3))
-        ax.plot(self.steps, self.loss, label="loss", color="black")
+        ax.plot(self.steps, self.loss, label="loss", color="grey")
         for name, curve in self.terms.items():
             ax.plot(self.steps, curve, label=name, linewidth=1)
         ax.set_xlabel("step")

@@ -79,7 +79,7 @@ class BindingReport:
         for name, style in (("position", ":"), ("colour", "-."), ("pixels", "--")):
             if name in self.controls:
                 ax.axhline(self.controls[name].auroc, linestyle=style, color="grey", label=name)
-        ax.axhline(0.5, color="black", linewidth=0.8)
+        ax.axhline(0.5, color="grey", linewidth=0.8)
         ax.set(xlabel="layer (0 = embedding)", ylabel="same-object AUROC")
         ax.legend()
         return ax
