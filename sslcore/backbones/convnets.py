@@ -25,6 +25,10 @@ class StagedConvNet(nn.Module):
         self.stages = nn.ModuleList(stages)
         self.in_chans, self.embed_dim, self.patch_size, self.name = in_chans, embed_dim, patch_size, name
 
+    def reset_parameters(self) -> None:
+        """Draw the convolutions anew, as at the start; other layers reset themselves."""
+        self.apply(_draw_convolution)
+
     def forward(
         self, x: Tensor, return_layers: bool = False, return_attention: bool | Sequence[int] = False
     ) -> Tokens:
@@ -55,6 +59,11 @@ class StagedConvNet(nn.Module):
         )
 
 
+def _draw_convolution(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
 def small_convnet(in_chans: int = 1, widths: Sequence[int] = (32, 64, 128)) -> StagedConvNet:
     """3x3 convolutions of stride 2 with batch norm and ReLU, one per width; the effective stride is 2^len(widths).
 
@@ -66,7 +75,7 @@ def small_convnet(in_chans: int = 1, widths: Sequence[int] = (32, 64, 128)) -> S
     stages, channels = [], in_chans
     for width in widths:
         convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
-        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        _draw_convolution(convolution)
         stages.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)))
         channels = width
     return StagedConvNet(stages, in_chans, channels, 2 ** len(widths), "small_convnet")
@@ -94,7 +103,6 @@ def resnet18(in_chans: int = 3, cifar_stem: bool = True, width: int = 64) -> Sta
     stem = [nn.Conv2d(in_chans, width, kernel, stride, padding, bias=False), net.bn1, net.relu]
     stages = [nn.Sequential(*stem) if cifar_stem else nn.Sequential(*stem, net.maxpool)]
     stages += [net.layer1, net.layer2, net.layer3, net.layer4]
-    for module in (module for stage in stages for module in stage.modules()):
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for stage in stages:
+        stage.apply(_draw_convolution)
     return StagedConvNet(stages, in_chans, 8 * width, 8 if cifar_stem else 32, "resnet18")

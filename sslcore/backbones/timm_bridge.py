@@ -65,6 +65,12 @@ class TimmBackbone(nn.Module):
         self.has_class_token = self.num_prefix_tokens > registers
         self.preprocess = timm_preprocess(model)
 
+    def reset_parameters(self) -> None:
+        """The timm model's own first weights, where it has a function that draws them; else its layers'."""
+        draw = getattr(self.model, "init_weights", None)
+        if callable(draw):
+            draw()
+
     def forward(
         self, x: Tensor, return_layers: bool = False, return_attention: bool | Sequence[int] = False
     ) -> Tokens:

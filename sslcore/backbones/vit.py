@@ -80,9 +80,10 @@ class VisionTransformer(nn.Module):
             Block(embed_dim, num_heads, mlp_ratio, qkv_bias, init_values, rate, norm_eps) for rate in rates
         )
         self.norm = nn.LayerNorm(embed_dim, eps=norm_eps)
-        self._init_weights()
+        self.reset_parameters()
 
-    def _init_weights(self) -> None:
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, as at the start."""
         for parameter in (self.cls_token, self.reg_token, self.mask_token, self.pos_embed):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)

@@ -13,15 +13,16 @@ from sslcore.validate import require
 def untrained_copy(backbone: nn.Module, seed: int = 0) -> nn.Module:
     """A copy of backbone with fresh random weights; the original and torch's global random state stay untouched.
 
-    Every module with reset_parameters is reset by it. Parameters that sit on other modules (class token, positions)
-    are drawn from a normal of std 0.02 if they have two or more axes and keep their values otherwise (layer scale).
+    Every module with reset_parameters is reset by it, inner ones first, so that a network which draws its own layers
+    has the last word: the course's backbones come back with the distribution they start training from. Parameters on
+    modules without it are drawn from a normal of std 0.02 if they have two or more axes, else they keep their values.
     Raises ValueError for a backbone with nothing to reset.
     """
     fresh = copy.deepcopy(backbone)
     reset = 0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for module in fresh.modules():
+        for module in reversed(list(fresh.modules())):
             if callable(getattr(module, "reset_parameters", None)):
                 module.reset_parameters()
                 reset += 1
