@@ -2,6 +2,7 @@
 
 - nt_xent, info_nce, barlow_twins and vicreg give every rank the value of the global batch, and the parameter gradient
   DistributedDataParallel averages is that of the global batch in one process.
+- sinkhorn_knopp balances the global batch, in both of its forms.
 - gather_with_grad and mean_over_ranks have exact adjoints. group=None stays local while torch.distributed runs.
 - Unequal batches and groups a process is not in are refused.
 """
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sslcore.distributed import gather_with_grad, is_distributed, mean_over_ranks, rank, world_size
-from sslcore.objectives import barlow_twins, contrastive, info_nce, nt_xent, update_center, vicreg
+from sslcore.objectives import barlow_twins, contrastive, info_nce, nt_xent, sinkhorn_knopp, update_center, vicreg
 
 ROWS, WIDTH = 3, 5  # rows of one rank, width of the inputs
 
@@ -50,6 +51,12 @@ def batch(num: int) -> tuple[Tensor, Tensor]:
     return images, images + 0.3 * torch.randn(num, WIDTH, generator=generator)
 
 
+def codes(own: slice, group) -> dict[str, Tensor]:
+    """Sinkhorn codes of this rank's rows; epsilon 0.5 takes the scaling form, 0.01 the logarithmic one."""
+    scores = torch.randn(9, 4, generator=torch.Generator().manual_seed(3))[own].tanh()
+    return {str(epsilon): sinkhorn_knopp(scores, epsilon, 3, group) for epsilon in (0.5, 0.01)}
+
+
 def measure(network: nn.Module, name: str, views: tuple[Tensor, Tensor], group) -> dict[str, Tensor]:
     network.zero_grad()
     z0, z1 = network(torch.cat(views)).chunk(2)
@@ -79,6 +86,7 @@ def worker(this: int, ranks: int, folder: str) -> None:
     for name, (dim, _) in OBJECTIVES.items():
         results[name] = measure(DistributedDataParallel(model(dim)), name, views, group)
         results[f"{name} local"] = measure(model(dim), name, views, None)
+    results["codes"], results["codes local"] = codes(own, group), codes(own, None)
     results["sizes"] = [world_size(), rank(), is_distributed(), world_size(group), rank(group), is_distributed(group)]
 
     x = torch.full((2, 3), float(this), requires_grad=True)
@@ -129,6 +137,16 @@ def test_without_a_group_each_rank_is_alone(results, name):
         own = slice(this * ROWS, (this + 1) * ROWS)
         expected = measure(model(OBJECTIVES[name][0]), name, (views[0][own], views[1][own]), None)
         torch.testing.assert_close(result[f"{name} local"], expected)
+
+
+def test_codes_are_those_of_the_global_batch(results):
+    expected = codes(slice(0, len(results) * ROWS), None)
+    for this, result in enumerate(results):
+        own = slice(this * ROWS, (this + 1) * ROWS)
+        for epsilon, value in expected.items():
+            torch.testing.assert_close(result["codes"][epsilon], value[own], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(result["codes local"][epsilon], codes(own, None)[epsilon])
+            assert (result["codes"][epsilon] - result["codes local"][epsilon]).abs().max() > 0.01
 
 
 def test_sizes(results):

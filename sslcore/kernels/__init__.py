@@ -1,6 +1,7 @@
 """Fast twins of the objectives: same names, same signatures, same numbers, less memory.
 
 tiled.py       any device, plain torch: never holds more than a strip of the similarity matrix
+scaling.py     any device, plain torch: Sinkhorn by two vectors instead of a matrix
 similarity.py  NVIDIA GPUs, Triton: never holds more than a tile of it, in registers
 
 The public functions in sslcore.objectives choose between the plain form and a twin by device and size; each twin's

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sslcore.objectives.collapse import effective_rank, embedding_std
+from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapped_prediction
+from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
 from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -22,6 +23,10 @@ __all__ = [
     "negative_cosine",
     "nt_xent",
     "patchify",
+    "power_law_prior",
+    "prototype_usage",
+    "sinkhorn_knopp",
+    "swapped_prediction",
     "unpatchify",
     "update_center",
     "vicreg",

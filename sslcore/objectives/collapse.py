@@ -50,3 +50,22 @@ def effective_rank(z: Tensor) -> Tensor:
     total = sigma.sum()
     share = sigma / total.clamp_min(torch.finfo(z.dtype).tiny)
     return torch.exp(torch.special.entr(share).sum()) * (total > 0)
+
+
+@torch.no_grad()
+@without_autocast
+def prototype_usage(assignments: Tensor) -> Tensor:
+    """How many prototypes a set of images uses: the perplexity of their mean assignment.
+
+        share = mean(assignments over images)
+        return exp(-sum(share * log(share)))
+
+    assignments: (N, K), rows summing to 1: probabilities, codes, or one-hot winners. Returns a scalar without gradient:
+    1 = one prototype takes all, K = equal shares. Uniform rows give K too: look at their entropy as well, or give
+    one-hot winners. Raises ValueError for wrong rank, an empty set or NaN; TypeError for integers.
+    """
+    check_rank("assignments", assignments, 2)
+    check_float("assignments", assignments)
+    require(assignments.numel() >= 1, f"assignments: expected (N >= 1, K >= 1), got {tuple(assignments.shape)}")
+    check_finite("assignments", assignments)
+    return torch.exp(torch.special.entr(full_precision(assignments).mean(dim=0)).sum())

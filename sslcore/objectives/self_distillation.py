@@ -60,6 +60,18 @@ def _check_logits(student: Tensor, teacher: Tensor, center: Tensor, student_temp
     check_positive("teacher_temp", teacher_temp)
 
 
+def cross_entropy_between_crops(targets: Tensor, log_probs: Tensor) -> Tensor:
+    """Mean over pairs t != s of -sum(targets[t] * log_probs[s]) / B: targets (T, B, K), log_probs (S >= T, B, K).
+
+    Targets and predictions are summed over crops before they are multiplied, so the cost is S + T passes over (B, K)
+    instead of S * T. Inputs are taken as they are; the public objectives check them. Returns a scalar.
+    """
+    num_targets, batch, _ = targets.shape
+    all_pairs = (targets.sum(dim=0) * log_probs.sum(dim=0)).sum()
+    same_crop = (targets * log_probs[:num_targets]).sum()
+    return (same_crop - all_pairs) / (batch * num_targets * (log_probs.shape[0] - 1))
+
+
 @without_autocast
 def dino_loss(
     student_logits: Tensor,
@@ -81,8 +93,7 @@ def dino_loss(
     S >= T. center: (K,) running mean of teacher logits. Temperatures > 0; teacher below student sharpens.
     No gradient reaches teacher_logits or center. Returns a scalar: ln K when all logits are equal.
     Raises ValueError for wrong rank, differing B or K, S < T, no pair s != t, NaN, temperature <= 0; TypeError for
-    integers. Teachers and students are summed over crops before they are multiplied, so the cost is S + T passes over
-    (B, K) instead of S * T. Source: Caron et al. 2021 (DINO), equations 2-4 and algorithm 1.
+    integers. Source: Caron et al. 2021 (DINO), equations 2-4 and algorithm 1.
     """
     _check_logits(student_logits, teacher_logits, center, student_temp, teacher_temp)
     num_student, batch, _ = student_logits.shape
@@ -97,9 +108,7 @@ def dino_loss(
     )
     targets = ((full_precision(teacher_logits) - center).detach() / teacher_temp).softmax(dim=2)
     log_probs = (full_precision(student_logits) / student_temp).log_softmax(dim=2)
-    all_pairs = (targets.sum(dim=0) * log_probs.sum(dim=0)).sum()
-    same_crop = (targets * log_probs[:num_teacher]).sum()
-    return (same_crop - all_pairs) / (batch * num_teacher * (num_student - 1))
+    return cross_entropy_between_crops(targets, log_probs)
 
 
 @without_autocast
