@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from sslcore.methods import LOOK
-from sslcore.methods.queue import LabelledQueue
+from sslcore.methods.labelled_queue import LabelledQueue
 from sslcore.objectives import leave_one_out_knn, supcon
 from tests.methods.small_methods import Flat, small_batch, small_method
 
