@@ -1,6 +1,6 @@
 """Claims about several processes, each tested on 2 and on 3 of them.
 
-- nt_xent, info_nce, barlow_twins and vicreg give every rank the value of the global batch, and the parameter gradient
+- Every objective in OBJECTIVES gives each rank the value of the global batch, and the parameter gradient
   DistributedDataParallel averages is that of the global batch in one process.
 - sinkhorn_knopp balances the global batch, in both of its forms.
 - gather_with_grad and mean_over_ranks have exact adjoints. group=None stays local while torch.distributed runs.
@@ -18,13 +18,33 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sslcore.distributed import gather_with_grad, is_distributed, mean_over_ranks, rank, world_size
-from sslcore.objectives import barlow_twins, contrastive, info_nce, nt_xent, sinkhorn_knopp, update_center, vicreg
+from sslcore.objectives import (
+    barlow_twins,
+    contrastive,
+    info_nce,
+    leave_one_out_knn,
+    nt_xent,
+    sinkhorn_knopp,
+    supcon,
+    update_center,
+    vicreg,
+)
 
 ROWS, WIDTH = 3, 5  # rows of one rank, width of the inputs
 
 
 def queue(dim: int) -> Tensor:
     return torch.randn(7, dim, generator=torch.Generator().manual_seed(5))
+
+
+def numbers(rows: Tensor, group) -> Tensor:
+    """Number of the image behind each of this rank's rows."""
+    return torch.arange(len(rows)) + rank(group) * ROWS
+
+
+def leave_one_out(a: Tensor, b: Tensor, group, missing: str) -> Tensor:
+    ids = numbers(a, group).repeat(2)
+    return leave_one_out_knn(torch.cat([a, b]), ids % 3, 4, 0.2, ids=ids, missing=missing, group=group)
 
 
 OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 ranks x 3 rows take both Gram sides
@@ -35,6 +55,9 @@ OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 r
     "info_nce queue": (4, lambda a, b, group: info_nce(a, b, queue(4), 0.2, group)),
     "barlow_twins narrow": (4, functools.partial(barlow_twins, lambd=0.1)),
     "barlow_twins wide": (12, functools.partial(barlow_twins, lambd=0.1)),
+    "supcon": (4, lambda a, b, group: supcon(torch.cat([a, b]), numbers(a, group).repeat(2) % 3, 0.2, group)),
+    "leave-one-out kNN": (4, lambda a, b, group: leave_one_out(a, b, group, "drop")),
+    "leave-one-out kNN, mended": (4, lambda a, b, group: leave_one_out(a, b, group, "add")),
     "vicreg narrow": (4, vicreg),
     "vicreg wide": (12, vicreg),
 }

@@ -9,11 +9,13 @@ from torch import nn
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.byol import BYOL
 from sslcore.methods.dino import DINO
+from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
 from sslcore.methods.moco import MoCo
 from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
+from sslcore.methods.supcon import SupCon
 from sslcore.methods.supervised import Supervised
 from sslcore.methods.vicreg import VICReg
 from sslcore.validate import unknown
@@ -22,10 +24,12 @@ METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
     "dino": DINO,
+    "look": LOOK,
     "mae": MAE,
     "moco": MoCo,
     "simclr": SimCLR,
     "simsiam": SimSiam,
+    "supcon": SupCon,
     "supervised": Supervised,
     "vicreg": VICReg,
 }
@@ -41,6 +45,7 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 __all__ = [
     "BYOL",
     "DINO",
+    "LOOK",
     "MAE",
     "METHODS",
     "BarlowTwins",
@@ -48,6 +53,7 @@ __all__ = [
     "MoCo",
     "SimCLR",
     "SimSiam",
+    "SupCon",
     "Supervised",
     "VICReg",
     "create_method",

@@ -6,6 +6,7 @@ from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapp
 from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
 from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
+from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
 
@@ -19,6 +20,8 @@ __all__ = [
     "ibot_patch_loss",
     "info_nce",
     "koleo",
+    "leave_one_out_knn",
+    "leave_one_out_votes",
     "masked_pixel_loss",
     "negative_cosine",
     "nt_xent",
@@ -26,6 +29,7 @@ __all__ = [
     "power_law_prior",
     "prototype_usage",
     "sinkhorn_knopp",
+    "supcon",
     "swapped_prediction",
     "unpatchify",
     "update_center",

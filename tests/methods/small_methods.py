@@ -20,10 +20,12 @@ SMALL = {
         "warmup_temp": 0.02,
         "momentum": 0.9,
     },
+    "look": {"projector_dims": (16, 8), "k": 3, "queue_size": 20, "momentum": 0.9},
     "mae": {"decoder_dim": 12, "decoder_depth": 1},
     "moco": {"projector_dims": (16, 8), "queue_size": 20, "momentum": 0.9},
     "simclr": {"projector_dims": (16, 8)},
     "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
+    "supcon": {"projector_dims": (16, 8)},
     "supervised": {"num_classes": 3},
     "vicreg": {"projector_dims": (16, 16)},
 }
