@@ -15,6 +15,7 @@ from sslcore.methods.moco import MoCo
 from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supervised import Supervised
+from sslcore.methods.swav import SwAV
 from sslcore.methods.vicreg import VICReg
 from sslcore.validate import unknown
 
@@ -27,6 +28,7 @@ METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "supervised": Supervised,
+    "swav": SwAV,
     "vicreg": VICReg,
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "SimCLR",
     "SimSiam",
     "Supervised",
+    "SwAV",
     "VICReg",
     "create_method",
 ]
