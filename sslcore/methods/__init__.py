@@ -17,6 +17,7 @@ from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
 from sslcore.methods.supervised import Supervised
+from sslcore.methods.swav import SwAV
 from sslcore.methods.vicreg import VICReg
 from sslcore.validate import unknown
 
@@ -31,6 +32,7 @@ METHODS: dict[str, type[Method]] = {
     "simsiam": SimSiam,
     "supcon": SupCon,
     "supervised": Supervised,
+    "swav": SwAV,
     "vicreg": VICReg,
 }
 
@@ -55,6 +57,7 @@ __all__ = [
     "SimSiam",
     "SupCon",
     "Supervised",
+    "SwAV",
     "VICReg",
     "create_method",
 ]

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslcore.backbones import mlp, update_ema
-from sslcore.distributed import gather_with_grad
 from sslcore.methods.method import Method, teacher_of, two_views
+from sslcore.methods.queue import EmbeddingQueue
 from sslcore.objectives import info_nce
 from sslcore.validate import require
 from sslcore.views import ViewPolicy
@@ -48,14 +48,12 @@ class MoCo(Method):
         key_groups: int = 1,
     ) -> None:
         super().__init__(backbone, pool=pool, img_size=img_size)
-        require(queue_size >= 1, f"queue_size: expected at least 1, got {queue_size}")
         require(key_groups >= 1, f"key_groups: expected at least 1, got {key_groups}")
         self.policy, self.temperature, self.momentum, self.key_groups = policy, temperature, momentum, key_groups
         self.projector = mlp([backbone.embed_dim, *projector_dims], norm=None)
         self.teacher_backbone = teacher_of(backbone)
         self.teacher_projector = teacher_of(self.projector)
-        self.register_buffer("queue", F.normalize(torch.randn(queue_size, projector_dims[-1]), dim=1))
-        self.register_buffer("cursor", torch.zeros((), dtype=torch.long))
+        self.queue = EmbeddingQueue(queue_size, projector_dims[-1])
 
     def views(self, batch: dict[str, Any], generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """Query view, key view, and a number for each image by which the keys are shuffled."""
@@ -76,19 +74,10 @@ class MoCo(Method):
         query = self.projector(self.features(images))
         keys = self.keys(key_images, shuffle)
         # A copy, because the queue moves on before the backward pass reads it.
-        loss = info_nce(query, keys, negatives=self.queue.clone(), temperature=self.temperature)
+        loss = info_nce(query, keys, negatives=self.queue.rows.clone(), temperature=self.temperature)
         if self.training:
-            self.enqueue(gather_with_grad(keys, self.group))
+            self.queue.push(keys, self.group)
         return loss
-
-    @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """Write keys (n, D) over the oldest ones, in order. Raises ValueError if they do not fit in the queue."""
-        size = len(self.queue)
-        require(len(keys) <= size, f"queue_size: expected at least the {len(keys)} keys of a batch, got {size}")
-        places = (self.cursor + torch.arange(len(keys), device=keys.device)) % size
-        self.queue.index_copy_(0, places, keys.to(self.queue.dtype))
-        self.cursor.add_(len(keys)).remainder_(size)
 
     def after_step(self, progress: float) -> None:
         """The teacher follows."""

@@ -10,7 +10,14 @@ from sslcore.views.geometry import CroppedBoxes, CroppedPoints, crop_boxes, crop
 from sslcore.views.masking import MaskIndices, block_mask, random_mask
 from sslcore.views.pixels import denormalize, normalize
 from sslcore.views.policy import ViewParameters, ViewPolicy, multicrop
-from sslcore.views.presets import byol_policies, dino_policies, gentle_policy, mae_policy, simclr_policy
+from sslcore.views.presets import (
+    byol_policies,
+    dino_policies,
+    gentle_policy,
+    mae_policy,
+    simclr_policy,
+    swav_policies,
+)
 
 __all__ = [
     "CroppedBoxes",
@@ -37,4 +44,5 @@ __all__ = [
     "sample_crops",
     "simclr_policy",
     "solarize",
+    "swav_policies",
 ]

@@ -45,6 +45,19 @@ def dino_policies(size: int, local_size: int) -> tuple[ViewPolicy, ViewPolicy, V
     )
 
 
+def swav_policies(size: int, local_size: int) -> tuple[ViewPolicy, ViewPolicy]:
+    """SwAV's (large crop, small crop): 14-100 % of the image, and 5-14 % at a smaller size; SimCLR's colours on both.
+
+    Give multicrop the large policy twice and the small one once for each small crop. Blur as in simclr_policy.
+    Source: arXiv 2006.09882, appendix A, and its training scripts.
+    """
+    jitter, blur = (0.8, 0.8, 0.8, 0.2), 0.5 if size >= SMALLEST_BLURRED else 0.0
+    return (
+        ViewPolicy(size, scale=(0.14, 1.0), jitter=jitter, blur=blur),
+        ViewPolicy(local_size, scale=(0.05, 0.14), jitter=jitter, blur=blur),
+    )
+
+
 def mae_policy(size: int) -> ViewPolicy:
     """MAE's views: crops of 20-100 % and flips, no colour. Source: arXiv 2111.06377, appendix A."""
     return ViewPolicy(size, jitter=(0.0, 0.0, 0.0, 0.0), jitter_probability=0.0, grayscale=0.0)

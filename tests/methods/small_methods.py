@@ -27,6 +27,7 @@ SMALL = {
     "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
     "supcon": {"projector_dims": (16, 8)},
     "supervised": {"num_classes": 3},
+    "swav": {"projector_dims": (16, 8), "num_prototypes": 6, "local_crops": 2, "queue_size": 12},
     "vicreg": {"projector_dims": (16, 16)},
 }
 

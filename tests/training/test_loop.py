@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from sslcore.data.imageset import ImageSet
 from sslcore.methods import Supervised
+from sslcore.methods.queue import EmbeddingQueue
 from sslcore.training import NonFiniteLossError, fit, warmup_cosine
 from sslcore.training.batches import StoredBatches, ViewSource, map_tensors
 from sslcore.training.ranks import Ranks
@@ -82,7 +83,7 @@ def test_objective_s_refusal_of_nan_becomes_the_same_error():
 def test_other_errors_of_the_objective_pass_through():
     with pytest.raises(ValueError, match="queue_size: expected at least the 5 keys of a batch, got 4"):
         method = moco()
-        method.queue = method.queue[:4]
+        method.queue = EmbeddingQueue(4, 8)
         fit(method, pixels(20, 8), **RUN)
 
 

@@ -25,6 +25,7 @@ from sslcore.views import (
     normalize,
     simclr_policy,
     solarize,
+    swav_policies,
 )
 from sslcore.views import policy as policy_module
 from sslcore.views.blur import default_kernel_size
@@ -173,8 +174,8 @@ def test_views_carry_no_gradient_and_keep_their_input():
 def test_presets_render_any_image(channels, height, width):
     images = torch.randint(0, 256, (5, channels, height, width), dtype=torch.uint8)
     policies = [simclr_policy(24), simclr_policy(48), *byol_policies(24), *dino_policies(32, 12)]
-    views = multicrop(images, [*policies, mae_policy(24), gentle_policy(24)], seeded())
-    assert [v.shape for v in views] == [(5, channels, s, s) for s in (24, 48, 24, 24, 32, 32, 12, 24, 24)]
+    views = multicrop(images, [*policies, *swav_policies(48, 16), mae_policy(24), gentle_policy(24)], seeded())
+    assert [v.shape for v in views] == [(5, channels, s, s) for s in (24, 48, 24, 24, 32, 32, 12, 48, 16, 24, 24)]
     for view in views:
         assert view.isfinite().all() and view.min() >= -2 - 1e-3 and view.max() <= 2 + 1e-3
 
@@ -186,6 +187,9 @@ def test_presets_keep_their_published_numbers():
     assert (first.blur, first.solarize, second.blur, second.solarize) == (1.0, 0.0, 0.1, 0.2)
     *_, local = dino_policies(64, 32)
     assert local.size == 32 and local.scale == (0.05, 0.4)
+    large, small = swav_policies(96, 40)
+    assert (large.size, large.scale, small.size, small.scale) == (96, (0.14, 1.0), 40, (0.05, 0.14))
+    assert large.jitter == small.jitter == simclr_policy(96).jitter and large.blur == 0.5
     assert not mae_policy(32).jitters
 
 
