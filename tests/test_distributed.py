@@ -1,7 +1,7 @@
 """Claims about several processes, each tested on 2 and on 3 of them.
 
-- nt_xent, info_nce, barlow_twins and vicreg give every rank the value of the global batch, and the parameter gradient
-  DistributedDataParallel averages is that of the global batch in one process.
+- nt_xent, info_nce, barlow_twins, vicreg and sigreg give every rank the value of the global batch, and the parameter
+  gradient DistributedDataParallel averages is that of the global batch in one process.
 - gather_with_grad and mean_over_ranks have exact adjoints. group=None stays local while torch.distributed runs.
 - Unequal batches and groups a process is not in are refused.
 """
@@ -16,14 +16,28 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sslcore.distributed import gather_with_grad, is_distributed, mean_over_ranks, rank, world_size
-from sslcore.objectives import barlow_twins, contrastive, info_nce, nt_xent, update_center, vicreg
+from sslcore.distributed import from_first_rank, gather_with_grad, is_distributed, mean_over_ranks, rank, world_size
+from sslcore.objectives import (
+    barlow_twins,
+    contrastive,
+    info_nce,
+    nt_xent,
+    random_slices,
+    sigreg,
+    update_center,
+    vicreg,
+)
 
 ROWS, WIDTH = 3, 5  # rows of one rank, width of the inputs
 
 
 def queue(dim: int) -> Tensor:
     return torch.randn(7, dim, generator=torch.Generator().manual_seed(5))
+
+
+def two_views(a: Tensor, b: Tensor, group, num_slices: int = 6) -> Tensor:
+    slices = random_slices(4, num_slices, torch.Generator().manual_seed(6))
+    return sigreg(torch.stack([a, b]), slices=slices, group=group)
 
 
 OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 ranks x 3 rows take both Gram sides
@@ -36,6 +50,8 @@ OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 r
     "barlow_twins wide": (12, functools.partial(barlow_twins, lambd=0.1)),
     "vicreg narrow": (4, vicreg),
     "vicreg wide": (12, vicreg),
+    "sigreg": (4, two_views),
+    "sigreg twin": (4, functools.partial(two_views, num_slices=1000)),  # enough angles
 }
 
 
@@ -96,6 +112,13 @@ def worker(this: int, ranks: int, folder: str) -> None:
     results["mean"] = {"value": mean.detach(), "gradient": x.grad}
     results["center"] = update_center(torch.ones(4), torch.full((2, 4), float(this)), 0.5, group)
 
+    torch.manual_seed(100 + this)  # ranks whose random numbers differ still take the same directions
+    results["first"] = from_first_rank(torch.full((2,), float(this)), group)
+    samples = torch.randn(9, 4, generator=torch.Generator().manual_seed(7)).split([2, 3, 4])[this].clone()
+    results["drawn"] = sigreg(samples.requires_grad_(), 5, group=group)
+    results["drawn"].backward()
+    results["drawn gradient"] = samples.grad
+
     results["unequal gather"] = refusal(gather_with_grad, torch.zeros(this + 1, 2), group)
     results["unequal mean"] = refusal(mean_over_ranks, torch.zeros(this + 1), group)
     results["unequal batch"] = refusal(nt_xent, torch.randn(this + 2, 3), torch.randn(this + 2, 3), 0.5, group)
@@ -154,6 +177,20 @@ def test_mean_and_its_gradient_average_over_ranks(results):
         torch.testing.assert_close(result["center"], torch.full((4,), 0.5 + 0.5 * (average - 1)))
 
 
+def test_sigreg_shares_directions_and_takes_unequal_batches(results):
+    ranks = len(results)
+    samples = torch.randn(9, 4, generator=torch.Generator().manual_seed(7))[: sum([2, 3, 4][:ranks])].requires_grad_()
+    torch.manual_seed(100)
+    expected = sigreg(samples, 5)
+    expected.backward()
+    for result in results:
+        assert result["first"].tolist() == [0.0, 0.0]
+        torch.testing.assert_close(result["drawn"], expected)
+    # Data-parallel training averages the ranks' gradients, hence the division.
+    gradient = torch.cat([result["drawn gradient"] for result in results]) / ranks
+    torch.testing.assert_close(gradient, samples.grad)
+
+
 def test_unequal_batches_are_refused_on_every_rank(results):
     for result in results:
         for case in ("unequal gather", "unequal mean", "unequal batch"):
@@ -177,7 +214,7 @@ def test_subgroups(results):
 
 def test_one_process_needs_nothing():
     x = torch.randn(3, 2)
-    assert gather_with_grad(x) is x and mean_over_ranks(x) is x
+    assert gather_with_grad(x) is x and mean_over_ranks(x) is x and from_first_rank(x) is x
     assert (world_size(), rank(), is_distributed()) == (1, 0, False)
     for function in (world_size, rank, is_distributed):
         with pytest.raises(ValueError, match="init_process_group"):

@@ -7,6 +7,7 @@ from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
+from sslcore.objectives.sigreg import epps_pulley, random_slices, sigreg
 
 __all__ = [
     "BarlowTerms",
@@ -15,6 +16,7 @@ __all__ = [
     "dino_loss",
     "effective_rank",
     "embedding_std",
+    "epps_pulley",
     "ibot_patch_loss",
     "info_nce",
     "koleo",
@@ -22,6 +24,8 @@ __all__ = [
     "negative_cosine",
     "nt_xent",
     "patchify",
+    "random_slices",
+    "sigreg",
     "unpatchify",
     "update_center",
     "vicreg",
