@@ -121,3 +121,18 @@ def mean_over_ranks(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor
         return x
     _check_equal_shapes(x, group)
     return _Mean.apply(x, group)
+
+
+def from_first_rank(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
+    """The first rank's x on every rank, for numbers that all must share, such as random directions. No gradient.
+
+    x: any shape, the same on every rank. Returns a tensor of that shape; x itself for None or one process.
+    Raises as gather_with_grad does.
+    """
+    check_tensor("x", x)
+    if not is_distributed(group):
+        return x
+    _check_equal_shapes(x, group)
+    shared = x.detach().contiguous().clone()
+    dist.broadcast(shared, src=dist.get_global_rank(group, 0), group=group)
+    return shared

@@ -17,13 +17,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sslcore.distributed import gather_with_grad, is_distributed, mean_over_ranks, rank, world_size
+from sslcore.distributed import from_first_rank, gather_with_grad, is_distributed, mean_over_ranks, rank, world_size
 from sslcore.objectives import (
     barlow_twins,
     contrastive,
     info_nce,
     leave_one_out_knn,
     nt_xent,
+    random_slices,
+    sigreg,
     sinkhorn_knopp,
     supcon,
     update_center,
@@ -47,6 +49,11 @@ def leave_one_out(a: Tensor, b: Tensor, group, missing: str) -> Tensor:
     return leave_one_out_knn(torch.cat([a, b]), ids % 3, 4, 0.2, ids=ids, missing=missing, group=group)
 
 
+def two_views(a: Tensor, b: Tensor, group, num_slices: int = 6) -> Tensor:
+    slices = random_slices(4, num_slices, torch.Generator().manual_seed(6))
+    return sigreg(torch.stack([a, b]), slices=slices, group=group)
+
+
 OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 ranks x 3 rows take both Gram sides
     "nt_xent": (4, functools.partial(nt_xent, temperature=0.2)),
     "nt_xent tiled": (4, functools.partial(nt_xent, temperature=0.2)),
@@ -60,6 +67,8 @@ OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 r
     "leave-one-out kNN, mended": (4, lambda a, b, group: leave_one_out(a, b, group, "add")),
     "vicreg narrow": (4, vicreg),
     "vicreg wide": (12, vicreg),
+    "sigreg": (4, two_views),
+    "sigreg twin": (4, functools.partial(two_views, num_slices=1000)),  # enough angles
 }
 
 
@@ -126,6 +135,13 @@ def worker(this: int, ranks: int, folder: str) -> None:
     (mean * torch.tensor([1.0, 10.0]) * (this + 1)).sum().backward()
     results["mean"] = {"value": mean.detach(), "gradient": x.grad}
     results["center"] = update_center(torch.ones(4), torch.full((2, 4), float(this)), 0.5, group)
+
+    torch.manual_seed(100 + this)  # ranks whose random numbers differ still take the same directions
+    results["first"] = from_first_rank(torch.full((2,), float(this)), group)
+    samples = torch.randn(9, 4, generator=torch.Generator().manual_seed(7)).split([2, 3, 4])[this].clone()
+    results["drawn"] = sigreg(samples.requires_grad_(), 5, group=group)
+    results["drawn"].backward()
+    results["drawn gradient"] = samples.grad
 
     results["unequal gather"] = refusal(gather_with_grad, torch.zeros(this + 1, 2), group)
     results["unequal mean"] = refusal(mean_over_ranks, torch.zeros(this + 1), group)
@@ -195,6 +211,20 @@ def test_mean_and_its_gradient_average_over_ranks(results):
         torch.testing.assert_close(result["center"], torch.full((4,), 0.5 + 0.5 * (average - 1)))
 
 
+def test_sigreg_shares_directions_and_takes_unequal_batches(results):
+    ranks = len(results)
+    samples = torch.randn(9, 4, generator=torch.Generator().manual_seed(7))[: sum([2, 3, 4][:ranks])].requires_grad_()
+    torch.manual_seed(100)
+    expected = sigreg(samples, 5)
+    expected.backward()
+    for result in results:
+        assert result["first"].tolist() == [0.0, 0.0]
+        torch.testing.assert_close(result["drawn"], expected)
+    # Data-parallel training averages the ranks' gradients, hence the division.
+    gradient = torch.cat([result["drawn gradient"] for result in results]) / ranks
+    torch.testing.assert_close(gradient, samples.grad)
+
+
 def test_unequal_batches_are_refused_on_every_rank(results):
     for result in results:
         for case in ("unequal gather", "unequal mean", "unequal batch"):
@@ -218,7 +248,7 @@ def test_subgroups(results):
 
 def test_one_process_needs_nothing():
     x = torch.randn(3, 2)
-    assert gather_with_grad(x) is x and mean_over_ranks(x) is x
+    assert gather_with_grad(x) is x and mean_over_ranks(x) is x and from_first_rank(x) is x
     assert (world_size(), rank(), is_distributed()) == (1, 0, False)
     for function in (world_size, rank, is_distributed):
         with pytest.raises(ValueError, match="init_process_group"):

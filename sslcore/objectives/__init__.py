@@ -9,6 +9,7 @@ from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
+from sslcore.objectives.sigreg import epps_pulley, random_slices, sigreg
 
 __all__ = [
     "BarlowTerms",
@@ -17,6 +18,7 @@ __all__ = [
     "dino_loss",
     "effective_rank",
     "embedding_std",
+    "epps_pulley",
     "ibot_patch_loss",
     "info_nce",
     "koleo",
@@ -28,6 +30,8 @@ __all__ = [
     "patchify",
     "power_law_prior",
     "prototype_usage",
+    "random_slices",
+    "sigreg",
     "sinkhorn_knopp",
     "supcon",
     "swapped_prediction",
