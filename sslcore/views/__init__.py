@@ -11,6 +11,7 @@ from sslcore.views.masking import MaskIndices, block_mask, random_mask
 from sslcore.views.pixels import denormalize, normalize
 from sslcore.views.policy import ViewParameters, ViewPolicy, multicrop
 from sslcore.views.presets import byol_policies, dino_policies, gentle_policy, mae_policy, simclr_policy
+from sslcore.views.rotation import rotate_quarters
 
 __all__ = [
     "CroppedBoxes",
@@ -34,6 +35,7 @@ __all__ = [
     "multicrop",
     "normalize",
     "random_mask",
+    "rotate_quarters",
     "sample_crops",
     "simclr_policy",
     "solarize",
