@@ -16,7 +16,7 @@ from sslcore.views import gentle_policy, normalize, rotate_quarters
 
 
 class DeeperCluster(Method):
-    """Joint labels (super-cluster and rotation, sub-cluster) by two-level k-means (Caron et al. 2019, arXiv 1905.01278).
+    """Joint labels (super-cluster and rotation, sub-cluster) by two-level k-means (Caron et al. 2019, 1905.01278).
 
     Collapse guard: k-means fills every cluster, and batches drawn evenly over sub-clusters (`batches`) keep a large one
     from winning. Special cases: num_super=1, rotations=1 is DeepCluster; num_super=1, num_sub=1 is RotNet.
