@@ -8,6 +8,7 @@ from torch import nn
 
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.byol import BYOL
+from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
 from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
@@ -24,6 +25,7 @@ from sslcore.validate import unknown
 METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
+    "deeper_cluster": DeeperCluster,
     "dino": DINO,
     "look": LOOK,
     "mae": MAE,
@@ -51,6 +53,7 @@ __all__ = [
     "MAE",
     "METHODS",
     "BarlowTwins",
+    "DeeperCluster",
     "Method",
     "MoCo",
     "SimCLR",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapped_prediction
 from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
 from sslcore.objectives.contrastive import info_nce, nt_xent
+from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
+from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -13,14 +15,19 @@ from sslcore.objectives.sigreg import epps_pulley, random_slices, sigreg
 
 __all__ = [
     "BarlowTerms",
+    "Clusters",
+    "HierarchicalTerms",
+    "TwoLevels",
     "VICRegTerms",
     "barlow_twins",
     "dino_loss",
     "effective_rank",
     "embedding_std",
     "epps_pulley",
+    "hierarchical_cross_entropy",
     "ibot_patch_loss",
     "info_nce",
+    "kmeans",
     "koleo",
     "leave_one_out_knn",
     "leave_one_out_votes",
@@ -35,6 +42,8 @@ __all__ = [
     "sinkhorn_knopp",
     "supcon",
     "swapped_prediction",
+    "pca_whiten",
+    "two_level_kmeans",
     "unpatchify",
     "update_center",
     "vicreg",

@@ -18,6 +18,8 @@ from sslcore.views.presets import (
     simclr_policy,
     swav_policies,
 )
+from sslcore.views.presets import byol_policies, dino_policies, gentle_policy, mae_policy, simclr_policy
+from sslcore.views.rotation import rotate_quarters
 
 __all__ = [
     "CroppedBoxes",
@@ -41,6 +43,7 @@ __all__ = [
     "multicrop",
     "normalize",
     "random_mask",
+    "rotate_quarters",
     "sample_crops",
     "simclr_policy",
     "solarize",

@@ -12,6 +12,7 @@ from sslcore.methods import METHODS, Method, create_method
 SMALL = {
     "barlow_twins": {"projector_dims": (16, 16)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
+    "deeper_cluster": {"num_images": 24, "num_sub": 3},
     "dino": {
         "out_dim": 16,
         "hidden_dim": 16,
