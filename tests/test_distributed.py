@@ -23,6 +23,7 @@ from sslcore.objectives import (
     contrastive,
     info_nce,
     leave_one_out_knn,
+    mined_triplet_loss,
     nt_xent,
     random_slices,
     sigreg,
@@ -65,6 +66,7 @@ OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 r
     "supcon": (4, lambda a, b, group: supcon(torch.cat([a, b]), numbers(a, group).repeat(2) % 3, 0.2, group)),
     "leave-one-out kNN": (4, lambda a, b, group: leave_one_out(a, b, group, "drop")),
     "leave-one-out kNN, mended": (4, lambda a, b, group: leave_one_out(a, b, group, "add")),
+    "mined_triplet_loss": (4, functools.partial(mined_triplet_loss, num_negatives=20)),  # all: no lots are drawn
     "vicreg narrow": (4, vicreg),
     "vicreg wide": (12, vicreg),
     "sigreg": (4, two_views),

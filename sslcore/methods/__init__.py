@@ -19,6 +19,7 @@ from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
 from sslcore.methods.supervised import Supervised
 from sslcore.methods.swav import SwAV
+from sslcore.methods.transitive_invariance import TransitiveInvariance
 from sslcore.methods.vicreg import VICReg
 from sslcore.validate import unknown
 
@@ -35,6 +36,7 @@ METHODS: dict[str, type[Method]] = {
     "supcon": SupCon,
     "supervised": Supervised,
     "swav": SwAV,
+    "transitive_invariance": TransitiveInvariance,
     "vicreg": VICReg,
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "SupCon",
     "Supervised",
     "SwAV",
+    "TransitiveInvariance",
     "VICReg",
     "create_method",
 ]

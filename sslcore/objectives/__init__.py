@@ -12,6 +12,7 @@ from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
 from sslcore.objectives.sigreg import epps_pulley, random_slices, sigreg
+from sslcore.objectives.triplet import mine_negatives, mined_triplet_loss
 
 __all__ = [
     "BarlowTerms",
@@ -32,6 +33,8 @@ __all__ = [
     "leave_one_out_knn",
     "leave_one_out_votes",
     "masked_pixel_loss",
+    "mine_negatives",
+    "mined_triplet_loss",
     "negative_cosine",
     "nt_xent",
     "patchify",

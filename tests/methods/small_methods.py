@@ -29,6 +29,7 @@ SMALL = {
     "supcon": {"projector_dims": (16, 8)},
     "supervised": {"num_classes": 3},
     "swav": {"projector_dims": (16, 8), "num_prototypes": 6, "local_crops": 2, "queue_size": 12},
+    "transitive_invariance": {"embed_dims": (16, 8), "norm": None},
     "vicreg": {"projector_dims": (16, 16)},
 }
 
