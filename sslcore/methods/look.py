@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from sslcore.backbones import update_ema
 from sslcore.distributed import gather_with_grad
-from sslcore.methods.method import teacher_of
 from sslcore.methods.labelled_queue import LabelledQueue
+from sslcore.methods.method import teacher_of
 from sslcore.methods.supcon import LabelledViews, SupCon
 from sslcore.objectives import leave_one_out_knn
 from sslcore.validate import require
