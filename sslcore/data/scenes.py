@@ -78,7 +78,8 @@ def _marked(combinations: Tensor, source: str) -> Tensor:
     check_rank("combinations", combinations, 2)
     shape = (len(SHAPES), len(PALETTE))
     got = (tuple(combinations.shape), combinations.dtype, source)
-    require(got == (shape, torch.bool, "shapes"), f"combinations: expected {shape} bool with source 'shapes', got {got}")
+    good = got == (shape, torch.bool, "shapes")
+    require(good, f"combinations: expected {shape} bool with source 'shapes', got {got}")
     require(bool(combinations.any()), "combinations: expected at least one that is allowed, got none")
     return combinations.any(dim=1).nonzero()[:, 0].cpu()
 
