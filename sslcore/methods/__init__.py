@@ -9,6 +9,7 @@ from torch import nn
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.byol import BYOL
 from sslcore.methods.dino import DINO
+from sslcore.methods.ebm import EBM
 from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
@@ -24,6 +25,7 @@ METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
     "dino": DINO,
+    "ebm": EBM,
     "look": LOOK,
     "mae": MAE,
     "moco": MoCo,
@@ -45,6 +47,7 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 __all__ = [
     "BYOL",
     "DINO",
+    "EBM",
     "LOOK",
     "MAE",
     "METHODS",
