@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.backbones.tokens import Tokens, refuse_attention
-from sslcore.validate import check_float, check_positive, check_rank, require
+from sslcore.validate import check_float, check_positive, check_rank, require, unknown
 
 
 class StagedConvNet(nn.Module):
@@ -64,19 +64,26 @@ def _draw_convolution(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def small_convnet(in_chans: int = 1, widths: Sequence[int] = (32, 64, 128)) -> StagedConvNet:
-    """3x3 convolutions of stride 2 with batch norm and ReLU, one per width; the effective stride is 2^len(widths).
+def small_convnet(
+    in_chans: int = 1, widths: Sequence[int] = (32, 64, 128), norm: str | None = "batch", slope: float = 0.0
+) -> StagedConvNet:
+    """3x3 convolutions of stride 2 with a norm and ReLU, one per width; the effective stride is 2^len(widths).
 
-    28 x 28 images give a 4 x 4 grid, 64 x 64 an 8 x 8 grid. Raises ValueError for an empty or non-positive width.
+    28 x 28 images give a 4 x 4 grid, 64 x 64 an 8 x 8 grid. norm: "batch", or None for convolutions with a bias and no
+    norm, as energy-based models need. slope: of the leaky ReLU below 0. Raises ValueError for an empty or non-positive
+    width, or an unknown norm.
     """
     require(len(widths) >= 1, "widths: expected at least one layer, got none")
+    if norm not in ("batch", None):
+        unknown("norm", norm, ("batch", "None"))
     for width in (in_chans, *widths):
         check_positive("in_chans and widths", width)
     stages, channels = [], in_chans
     for width in widths:
-        convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
+        convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=norm is None)
         _draw_convolution(convolution)
-        stages.append(nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)))
+        act = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
+        stages.append(nn.Sequential(convolution, *([nn.BatchNorm2d(width)] if norm else []), act))
         channels = width
     return StagedConvNet(stages, in_chans, channels, 2 ** len(widths), "small_convnet")
 

@@ -29,16 +29,22 @@ class Recipe:
     frames: int
     speed: float
     spin: float
+    combinations: Tensor | None = None  # shape x colour: which one colour a shape may have; None: two of any
 
 
-def _inks(source: str, picked: SceneDraws) -> tuple[Tensor, Tensor, Tensor]:
-    """Shapes only: fill (B, K), two different palette colours (B, K, 2), aspect (B, K)."""
+def _inks(ids: Tensor, picked: SceneDraws, recipe: Recipe) -> tuple[Tensor, Tensor, Tensor]:
+    """Shapes only: fill (B, K), two palette colours (B, K, 2), different unless combinations rule, aspect (B, K)."""
     one = (picked.variant[..., 0] * len(PALETTE)).long()
     step = 1 + (picked.variant[..., 1] * (len(PALETTE) - 1)).long()
     fills = (picked.variant[..., 2] * len(FILLS)).long()
     aspect = SHAPE_ASPECT + (1 - SHAPE_ASPECT) * picked.variant[..., 3]
-    if source == "stamps":
+    if recipe.source == "stamps":
         aspect = torch.ones_like(aspect)
+    if recipe.combinations is not None:
+        allowed = recipe.combinations.to(ids.device)[ids]  # (B, K, colours)
+        rank = (picked.variant[..., 0] * allowed.sum(dim=-1)).long()
+        one = allowed.int().argsort(dim=-1, descending=True, stable=True).gather(-1, rank[..., None])[..., 0]
+        return fills, torch.stack([one, one], dim=-1), aspect
     return fills, torch.stack([one, (one + step) % len(PALETTE)], dim=-1), aspect
 
 
@@ -85,8 +91,8 @@ def _paint_frame(
 def paint_scenes(picked: SceneDraws, ground: dict[str, Tensor], sprites: Sprites, recipe: Recipe) -> dict[str, Tensor]:
     """Render B scenes. Every value of the result has B in front; the names are those of `Scenes` and its extras."""
     side, slots = recipe.img_size, picked.size.shape[1]
-    fills, colours, aspect = _inks(recipe.source, picked)
     ids = recipe.ids.to(picked.source.device)[picked.source]
+    fills, colours, aspect = _inks(ids, picked, recipe)
     number = ids * len(FILLS) + fills if recipe.source == "shapes" else ids
     inks = palette(colours.device)[colours] if recipe.source == "shapes" else None
     nowhere = torch.zeros(len(ids), 2, device=ids.device)

@@ -16,7 +16,7 @@ from sslcore.data.placement import CELLS
 from sslcore.data.scene_draws import CHUNK, SceneDraws, chunk_generator, draw_scenes
 from sslcore.data.shapes import PALETTE, SHAPES, packed_shapes
 from sslcore.data.sprites import packed_stamps
-from sslcore.validate import require, unknown
+from sslcore.validate import check_rank, require, unknown
 
 PLURALS = {"cross": "crosses"}
 
@@ -31,7 +31,8 @@ class Scenes(ImageSet):
     extras, with K slots: objects (N, K) source number, -1 = empty slot; boxes (N, K, 4) x0, y0, x1, y1 of the visible
     part in pixels, upper ends exclusive, zeros if nothing is seen; centres (N, K, 2) row and column in pixels; visible
     (N, K) share of the object that is not hidden; twin_of (N, K) slot of the twin or -1; presence (N, sources) bool;
-    for shapes colours (N, K, 2) and fills (N, K); for videos velocity (N, K, 2) in pixels a frame.
+    for shapes colours (N, K, 2), equal ones with `combinations`, and fills (N, K); for videos velocity (N, K, 2) in
+    pixels a frame.
     """
 
     video: Tensor | None = None
@@ -49,7 +50,7 @@ def _captions(made: dict[str, Tensor], source: str, side: int) -> list[str]:
     for number, shape in enumerate(SHAPES):
         for a in range(inks):
             for b in range(inks):
-                paint_words = f"{tones[a]} and {tones[b]}"
+                paint_words = tones[a] if a == b else f"{tones[a]} and {tones[b]}"
                 plural = PLURALS.get(shape, shape + "s")
                 names[(number * inks + a) * inks + b] = (f"{paint_words} {shape}", f"{paint_words} {plural}")
     colours = made["colours"].cpu()
@@ -72,6 +73,17 @@ def _check(num: int, img_size: int, objects: tuple[int, int], twin_pairs: int, s
     )
 
 
+def _marked(combinations: Tensor, source: str) -> Tensor:
+    """The shapes that have a colour in the table of allowed combinations."""
+    check_rank("combinations", combinations, 2)
+    shape = (len(SHAPES), len(PALETTE))
+    got = (tuple(combinations.shape), combinations.dtype, source)
+    good = got == (shape, torch.bool, "shapes")
+    require(good, f"combinations: expected {shape} bool with source 'shapes', got {got}")
+    require(bool(combinations.any()), "combinations: expected at least one that is allowed, got none")
+    return combinations.any(dim=1).nonzero()[:, 0].cpu()
+
+
 def compose_scenes(
     num: int,
     *,
@@ -89,6 +101,7 @@ def compose_scenes(
     speed: float = 0.03,
     spin: float = 4.0,
     captions: bool = True,
+    combinations: Tensor | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
 ) -> Scenes:
@@ -107,6 +120,8 @@ def compose_scenes(
         frames: more than 1 gives videos: constant velocity up to `speed` sides a frame, turning up to `spin` degrees.
         rotation: objects are turned by up to this many degrees either way.
         captions: make sentences too.
+        combinations: (8 shapes, 6 colours) bool, in the order of SHAPES and PALETTE; shapes are then of one colour,
+            only those marked occur, a shape's colours equally often. A shape without a mark is left out.
         seed: non-negative. device: where to paint. Draws are made on the CPU, so a GPU paints the same scenes.
 
     Returns:
@@ -131,12 +146,14 @@ def compose_scenes(
     names = [record["name"] for record in stamp_table()] if source == "stamps" else list(SHAPES)
     ids = stamp_ids(split)  # also rejects an unknown split
     ids = ids if source == "stamps" else torch.arange(len(SHAPES))
+    if combinations is not None:
+        ids = _marked(combinations, source)
     smallest, largest = size_range[0] * img_size, size_range[1] * img_size
     atlas = packed_stamps if source == "stamps" else packed_shapes
     sprites = atlas(
         min(smallest, size_range[0] * CELLS), max(largest, size_range[1] * CELLS), str(torch.device(device))
     )
-    recipe = Recipe(img_size, source, ids, len(names), max_overlap, background, frames, speed, spin)
+    recipe = Recipe(img_size, source, ids, len(names), max_overlap, background, frames, speed, spin, combinations)
     # Small pieces stay in a CPU's cache; a GPU wants the whole chunk.
     pixels_at_once = 2**18 if torch.device(device).type == "cpu" else 2**25
     piece = max(1, min(CHUNK, pixels_at_once // img_size**2))

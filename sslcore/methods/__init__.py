@@ -10,6 +10,7 @@ from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.byol import BYOL
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
+from sslcore.methods.ebm import EBM
 from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
@@ -28,6 +29,7 @@ METHODS: dict[str, type[Method]] = {
     "byol": BYOL,
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
+    "ebm": EBM,
     "look": LOOK,
     "mae": MAE,
     "moco": MoCo,
@@ -51,6 +53,7 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 __all__ = [
     "BYOL",
     "DINO",
+    "EBM",
     "LOOK",
     "MAE",
     "METHODS",

@@ -7,6 +7,7 @@ from sslcore.objectives.collapse import effective_rank, embedding_std, prototype
 from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
+from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -19,8 +20,10 @@ __all__ = [
     "Clusters",
     "HierarchicalTerms",
     "TwoLevels",
+    "EnergyTerms",
     "VICRegTerms",
     "barlow_twins",
+    "contrastive_divergence",
     "dino_loss",
     "effective_rank",
     "embedding_std",

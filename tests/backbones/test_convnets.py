@@ -78,3 +78,13 @@ def test_bad_inputs():
         small_convnet(widths=())
     with pytest.raises(ValueError, match="width"):
         resnet18(width=0)
+
+
+def test_without_norm_an_image_does_not_see_its_batch():
+    net = small_convnet(3, (4, 8), norm=None, slope=0.2)
+    x = torch.randn(4, 3, 16, 16)
+    torch.testing.assert_close(net(x).cls_token[:1], net(x[:1]).cls_token)
+    assert not any("running" in name for name in net.state_dict()) and net.stages[0][0].bias is not None
+    assert (net(x).patch_tokens < 0).any() and not (small_convnet(3, (4, 8), norm=None)(x).patch_tokens < 0).any()
+    with pytest.raises(ValueError, match="unknown norm 'group'; known: None, batch"):
+        small_convnet(3, norm="group")

@@ -11,6 +11,7 @@ from sslcore.data import compose_scenes, load
 from sslcore.data.embedded import stamp_ids, stamp_pixels, stamp_table
 from sslcore.data.placement import choose, covering_cost
 from sslcore.data.scene_draws import chunk_generator, draw_scenes
+from sslcore.data.shapes import PALETTE, palette
 from sslcore.data.sprites import Poses, draw, pack
 
 
@@ -250,3 +251,37 @@ def test_a_gpu_paints_the_same_scenes():
     assert ((here.images.int() - there.images.cpu().int()).abs() > 2).float().mean() < 1e-3
     assert (here.masks != there.masks.cpu()).float().mean() < 1e-3
     assert here.captions == there.captions
+
+
+@given(seed=st.integers(0, 99))
+@settings(max_examples=10)
+def test_combinations_rule_shapes_and_colours(seed):
+    allowed = torch.rand(8, 6, generator=torch.Generator().manual_seed(seed)) < 0.3
+    allowed[seed % 8, seed % 6] = True
+    scenes = compose_scenes(40, source="shapes", num_objects=(1, 3), img_size=32, combinations=allowed, seed=seed)
+    objects, colours = scenes.extras["objects"], scenes.extras["colours"]
+    there = objects >= 0
+    assert torch.equal(colours[..., 0], colours[..., 1])
+    assert allowed[objects[there], colours[there][:, 0]].all()
+    assert not any(f"{colour} and {colour}" in sentence for sentence in scenes.captions for colour in PALETTE)
+
+
+def test_each_allowed_colour_is_as_frequent_and_painted():
+    allowed = torch.zeros(8, 6).bool()
+    allowed[1, [0, 2, 5]] = True
+    scenes = compose_scenes(600, source="shapes", num_objects=1, relight=False, combinations=allowed, captions=False)
+    colours = scenes.extras["colours"][:, 0, 0]
+    assert scenes.labels.unique().tolist() == [1] and colours.bincount().tolist()[1] == 0
+    assert colours.bincount()[[0, 2, 5]].min() > 150
+    inside = scenes.masks[:, None] > 0
+    tone = (scenes.images / 255 * inside).flatten(2).sum(2) / inside.flatten(2).sum(2)
+    assert ((tone[:, None] - palette()).square().sum(2).argmin(1) == colours).all()
+
+
+def test_bad_combinations_are_refused():
+    table = torch.ones(8, 6).bool()
+    for wrong, source in ((table[:4], "shapes"), (table.float(), "shapes"), (table, "stamps")):
+        with pytest.raises(ValueError, match="combinations: expected .8, 6. bool"):
+            compose_scenes(2, source=source, combinations=wrong)
+    with pytest.raises(ValueError, match="at least one that is allowed"):
+        compose_scenes(2, source="shapes", combinations=~table)
