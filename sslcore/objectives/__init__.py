@@ -5,9 +5,9 @@ from __future__ import annotations
 from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapped_prediction
 from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
 from sslcore.objectives.contrastive import info_nce, nt_xent
+from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
-from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -18,9 +18,9 @@ from sslcore.objectives.triplet import mine_negatives, mined_triplet_loss
 __all__ = [
     "BarlowTerms",
     "Clusters",
+    "EnergyTerms",
     "HierarchicalTerms",
     "TwoLevels",
-    "EnergyTerms",
     "VICRegTerms",
     "barlow_twins",
     "contrastive_divergence",
@@ -41,6 +41,7 @@ __all__ = [
     "negative_cosine",
     "nt_xent",
     "patchify",
+    "pca_whiten",
     "power_law_prior",
     "prototype_usage",
     "random_slices",
@@ -48,7 +49,6 @@ __all__ = [
     "sinkhorn_knopp",
     "supcon",
     "swapped_prediction",
-    "pca_whiten",
     "two_level_kmeans",
     "unpatchify",
     "update_center",

@@ -18,7 +18,6 @@ from sslcore.views.presets import (
     simclr_policy,
     swav_policies,
 )
-from sslcore.views.presets import byol_policies, dino_policies, gentle_policy, mae_policy, simclr_policy
 from sslcore.views.rotation import rotate_quarters
 
 __all__ = [
