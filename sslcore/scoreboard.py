@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sslcore.evidence import SCALES, find_evidence
 from sslcore.files import chapters_folder, write_text
 from sslcore.scoreboard_entries import ENTRIES, Entry
+from sslcore.validate import unknown
 
 START, END = "<!-- scoreboard:start -->", "<!-- scoreboard:end -->"
 _HEADER = ("notebook", "claim in miniature", "verdict", "effect [95 %]", "attention", "binding", "cost")
@@ -42,10 +44,10 @@ def _cost(claims: list[dict[str, Any]]) -> str:
     return f"{seen}{time}, {claims[0]['device']}"
 
 
-def _row(entry: Entry, evidence: dict[tuple[str, str], dict[str, Any]], chapters: Path) -> list[str]:
+def _row(entry: Entry, evidence: dict[tuple[str, str], dict[str, Any]], chapters: Path, root: str) -> list[str]:
     path = f"{entry.chapter}/{entry.slug}.ipynb"
     built = (chapters / path).exists()
-    title = f"[{entry.title}](chapters/{path})" if built else entry.title
+    title = f"[{entry.title}]({root}/{path})" if built else entry.title
     runs = {scale: evidence[entry.slug, scale] for scale in SCALES if (entry.slug, scale) in evidence}
     measured = {scale: run for scale, run in runs.items() if run["claims"]}
     if not measured:
@@ -80,8 +82,8 @@ def _lines(by_scale: dict[str, str]) -> str:
     return "<br>".join(f"{scale}: {text}" for scale, text in by_scale.items())
 
 
-def _table(entries: list[Entry], evidence: dict, chapters: Path) -> str:
-    rows = [_row(entry, evidence, chapters) for entry in entries]
+def _table(entries: list[Entry], evidence: dict, chapters: Path, root: str = "chapters") -> str:
+    rows = [_row(entry, evidence, chapters, root) for entry in entries]
     escaped = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
     lines = ["| " + " | ".join(row) + " |" for row in [list(_HEADER), *escaped]]
     return "\n".join([lines[0], "|" + "---|" * len(_HEADER), *lines[1:]])
@@ -105,6 +107,21 @@ def scoreboard(chapters: str | Path | None = None) -> str:
     built = sum(1 for entry in papers if (chapters / entry.chapter / f"{entry.slug}.ipynb").exists())
     summary = f"{built} of {len(papers)} papers have a notebook; claims measured: {counts}."
     return "\n\n".join([summary, _table(papers, evidence, chapters), "Bases:", _table(bases, evidence, chapters)])
+
+
+def family_table(slugs: Sequence[str], chapters: str | Path | None = None) -> str:
+    """The scoreboard's rows of these notebooks, in this order, with links from inside a chapter folder.
+
+    Raises ValueError for a slug that is not in the list, EvidenceError for a corrupt evidence file.
+    """
+    chapters = Path(chapters) if chapters is not None else chapters_folder()
+    entries = []
+    for slug in slugs:
+        entry = find_entry(slug)
+        if entry is None:
+            unknown("notebook", slug, [known.slug for known in ENTRIES])
+        entries.append(entry)
+    return _table(entries, find_evidence(chapters), chapters, "..")
 
 
 def chapter_map(chapters: str | Path | None = None) -> str:

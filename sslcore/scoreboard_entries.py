@@ -31,7 +31,11 @@ ENTRIES: list[Entry] = [
         ("attention_probes", "Attention probes"),
         ("object_binding_probes", "Object-binding probes"),
     ),
-    *_bases("01_contrastive", ("simclr_moco_byol", "SimCLR, MoCo, BYOL, SimSiam, Barlow Twins, VICReg")),
+    *_bases(
+        "01_contrastive",
+        ("contrastive_family", "Contrastive and clustering methods: the family"),
+        ("simclr_moco_byol", "SimCLR, MoCo, BYOL, SimSiam, Barlow Twins, VICReg"),
+    ),
     *_papers(
         "01_contrastive",
         ("ebm_vs_cl", "EBMs vs. CL: Exploring Self-Supervised Visual Pretraining for Visual Question Answering"),
