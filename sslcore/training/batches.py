@@ -57,7 +57,7 @@ class StoredBatches:
             generator = torch.Generator().manual_seed(mix_seed(0, self.seed, epoch))
             self.epoch, self.order = epoch, torch.randperm(len(self), generator=generator).to(self.device)
         index = self.order[position * batch_size : (position + 1) * batch_size][part]
-        batch = {name: value[index] for name, value in self.fields.items()}
+        batch = {name: value.index_select(0, index) for name, value in self.fields.items()}
         return {"labels": None, **batch, "index": index}
 
 

@@ -34,31 +34,33 @@ def blend_(images: Tensor, base: Tensor | None, factor: Tensor) -> Tensor:
 def turn_hue_(images: Tensor, turn: Tensor) -> Tensor:
     """In place: rotate the hue of (B, 3, H, W) by turn (B, 1, 1, 1), a fraction of the colour circle.
 
-    With value v, chroma c and hue h in turns, channel n of (5, 3, 1) of the rotated colour is
-    v - c * clamp(2 - 6 * d, 0, 1), d the distance from h + n/6 - 1/3 to the nearest whole turn: no sectors, no gather.
+    With value v, chroma c and the turned hue h in [0, 1), the rotated colour is, without sectors or gathers,
+    red = v - 2c + 6c * d(1/2), green = v + c - 6c * d(1/3), blue = v + c - 6c * d(2/3),
+    where d(p) is |h - p| clamped to [1/6, 1/3]. Rounding may leave [0, 1] by one unit in the last place.
     """
     red, green, blue = images.unbind(1)
     value = torch.maximum(red, green)
     torch.maximum(value, blue, out=value)
     chroma = torch.minimum(red, green)
     torch.sub(value, torch.minimum(chroma, blue, out=chroma), out=chroma)
-    # six times chroma * hue, were the largest channel blue, green or red. Float masks and reused buffers: on a CPU a
+    # c * 6 * hue, were the largest channel blue, green or red. Float masks and reused buffers: on a CPU a
     # comparison or a fresh allocation costs several times the arithmetic.
     hue = (red - green).add_(chroma, alpha=4)
     other = (blue - red).add_(chroma, alpha=2)
-    mask = (value - green).mul_(1e30).clamp_(max=1)
+    mask = (value - green).sign_()
     torch.lerp(other, hue, mask, out=hue)
     torch.sub(green, blue, out=other)
-    torch.sub(value, red, out=mask).mul_(1e30).clamp_(max=1)
+    torch.sub(value, red, out=mask).sign_()
     torch.lerp(other, hue, mask, out=hue)
+    low = torch.sub(value, chroma, alpha=2, out=other)
+    high = value.add_(chroma)
     chroma.mul_(6)
-    hue.div_(torch.clamp(chroma, min=1e-12, out=other)).add_(turn.view(-1, 1, 1) - 1 / 3)
-    value.sub_(chroma, alpha=1 / 3)
-    for channel, sector in zip((red, green, blue), (5, 3, 1), strict=True):
-        distance = torch.add(hue, sector / 6, out=other)
-        distance.sub_(torch.round(distance, out=mask)).abs_().clamp_(1 / 6, 1 / 3)
-        torch.addcmul(value, distance, chroma, out=channel)
-    return images.clamp_(0, 1)
+    # one whole turn more, because frac_ keeps the sign; the sum is above 0
+    hue.div_(torch.clamp(chroma, min=1e-12, out=mask)).add_(turn.view(-1, 1, 1) + 1).frac_()
+    for channel, base, sign, place in ((red, low, 1, 1 / 2), (green, high, -1, 1 / 3), (blue, high, -1, 2 / 3)):
+        torch.sub(hue, place, out=mask).abs_().clamp_(1 / 6, 1 / 3)
+        torch.addcmul(base, mask, chroma, value=sign, out=channel)
+    return images
 
 
 def _factor(name: str, factor: Tensor, images: Tensor, low: float, high: float) -> Tensor:
@@ -70,25 +72,21 @@ def _factor(name: str, factor: Tensor, images: Tensor, low: float, high: float) 
     return factor.to(images).view(-1, 1, 1, 1)
 
 
-def apply_jitter_(images: Tensor, factors: Tensor, order: tuple[int, ...]) -> Tensor:
-    """In place, without checks: factors (B, 4) applied in one order."""
-    for operation in order:
-        factor = factors[:, operation].view(-1, 1, 1, 1)
-        if operation == BRIGHTNESS:
-            blend_(images, None, factor)
-        elif operation == CONTRAST:
-            blend_(images, luma(images).mean((1, 2, 3), keepdim=True), factor)
-        elif images.shape[1] == 1:
-            continue  # a grey image has neither saturation nor hue
-        elif operation == SATURATION:
-            blend_(images, luma(images), factor)
-        else:
-            turn_hue_(images, factor)
-    return images
+def apply_one_(images: Tensor, operation: int, factor: Tensor) -> Tensor:
+    """In place, without checks: one of the four, with factor (B,)."""
+    factor = factor.view(-1, 1, 1, 1)
+    if operation == BRIGHTNESS:
+        return blend_(images, None, factor)
+    if operation == CONTRAST:
+        mean = images.mean((2, 3), keepdim=True)
+        return blend_(images, luma(mean), factor)
+    if images.shape[1] == 1:
+        return images  # a grey image has neither saturation nor hue
+    return blend_(images, luma(images), factor) if operation == SATURATION else turn_hue_(images, factor)
 
 
 def apply_mixed_jitter(images: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """`apply_jitter_` with order (B,), an index into ORDERS for each image, and no decision taken on the host.
+    """The four in the order that order (B,), an index into ORDERS, gives each image; the host decides nothing.
 
     Brightness, contrast and saturation are one blend with different bases, so an image's kind of blend is
     data. Hue is not: three blends before it and three after, each a no-op for the images it does not concern.
@@ -139,7 +137,10 @@ def color_jitter(
             ("hue", hue, -0.5, 0.5),
         )
     ]
-    return apply_jitter_(images.clone(memory_format=torch.contiguous_format), torch.stack(factors, 1), order)
+    views = images.clone(memory_format=torch.contiguous_format)
+    for operation in order:
+        apply_one_(views, operation, factors[operation])
+    return views.clamp_(0, 1)
 
 
 def _chosen(name: str, chosen: Tensor | None, images: Tensor) -> Tensor | None:

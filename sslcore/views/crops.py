@@ -125,15 +125,25 @@ def resize_taps(
     return Taps(pixel.clamp_(0, pixels - 1).long(), weight)
 
 
+def crop_taps(
+    crops: Tensor, sides: tuple[int, int], size: tuple[int, int], flip: Tensor | None, antialias: bool
+) -> tuple[Taps, Taps]:
+    """Taps of the rows and of the columns that cut crops (B, 4) out of images of these sides and resize them."""
+    top, left, box_height, box_width = crops.float().unbind(1)
+    rows = resize_taps(top, box_height, sides[0], size[0], None, antialias)
+    return rows, resize_taps(left, box_width, sides[1], size[1], flip, antialias)
+
+
+def resample_taps(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
+    """Images (B, C, H, W) through their taps; uint8 becomes float in [0, 1]."""
+    if images.dtype == torch.uint8:
+        columns = Taps(columns.source, columns.weight / 255)  # the change of scale rides on the weights
+    return separable(images, rows, columns)
+
+
 def resample(images: Tensor, crops: Tensor, size: tuple[int, int], flip: Tensor | None, antialias: bool) -> Tensor:
     """`crop_resize` without its checks."""
-    height, width = images.shape[2:]
-    top, left, box_height, box_width = crops.float().unbind(1)
-    rows = resize_taps(top, box_height, height, size[0], None, antialias)
-    columns = resize_taps(left, box_width, width, size[1], flip, antialias)
-    if images.dtype == torch.uint8:
-        columns.weight.div_(255)  # the change of scale rides on the weights
-    return separable(images, rows, columns)
+    return resample_taps(images, *crop_taps(crops, tuple(images.shape[2:]), size, flip, antialias))
 
 
 def crop_resize(

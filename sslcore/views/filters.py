@@ -1,8 +1,8 @@
 """One separable filter, two ways: a few weighted source pixels for each output pixel of each image.
 
-Resizing and blurring are both of this kind. On CUDA the taps become a matrix for each image and the filter a batched
-product, with no wait for the host. On the CPU the product would spend most of its time on zeros: there each output row
-is a weighted sum of a few input rows, which is what an embedding bag computes.
+Resizing and blurring are both of this kind. On an accelerator the taps become a matrix for each image and the filter a
+batched product, with no wait for the host. On the CPU the product would spend most of its time on zeros: there each
+output row is a weighted sum of a few input rows, which is what an embedding bag computes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def filter_rows(images: Tensor, taps: Taps) -> Tensor:
     """Combine rows: contiguous images (B, C, H, W) float32 -> (B, C, size, W)."""
     batch, channels, height, width = images.shape
     size, reach = taps.source.shape[1:]
-    plane = torch.arange(batch * channels, device=images.device).view(batch, channels, 1, 1) * height
+    plane = torch.arange(0, batch * channels * height, height, device=images.device).view(batch, channels, 1, 1)
     source = (taps.source.unsqueeze(1) + plane).view(-1, reach)
     weight = taps.weight.unsqueeze(1).expand(-1, channels, -1, -1).reshape(-1, reach)
-    rows = F.embedding_bag(source, images.reshape(-1, width), mode="sum", per_sample_weights=weight)
+    rows = F.embedding_bag(source, images.view(-1, width), mode="sum", per_sample_weights=weight)
     return rows.view(batch, channels, size, width)
 
 
@@ -40,12 +40,12 @@ def dense(taps: Taps, pixels: int) -> Tensor:
 
 def separable(images: Tensor, rows: Taps, columns: Taps) -> Tensor:
     """Filter both axes of images (B, C, H, W), uint8 or float -> (B, C, rows, columns) contiguous float32."""
-    if images.is_cuda:
+    images = images.to(torch.float32).contiguous()
+    if images.device.type != "cpu":
         batch, channels, height, width = images.shape
-        flat = images.to(torch.float32).reshape(batch, channels * height, width)
+        flat = images.view(batch, channels * height, width)
         wide = torch.bmm(flat, dense(columns, width).transpose(1, 2)).view(batch, channels, height, -1)
         return torch.matmul(dense(rows, height).unsqueeze(1), wide)
-    # the change of type rides on the first transposition
-    turned = images.transpose(2, 3).to(torch.float32, memory_format=torch.contiguous_format).contiguous()
-    turned = filter_rows(turned, columns)
-    return filter_rows(turned.transpose(2, 3).contiguous(), rows)
+    # A transposition costs twice the arithmetic; rows come first because shrinking leaves less to transpose.
+    turned = filter_rows(images, rows).transpose(2, 3).contiguous()
+    return filter_rows(turned, columns).transpose(2, 3).contiguous()

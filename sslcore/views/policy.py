@@ -5,21 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from sslcore.validate import check_images, require
+from sslcore.views.blocks import THRESHOLD, render_blocks
 from sslcore.views.blur import blur, default_kernel_size
-from sslcore.views.color import BRIGHTNESS, CONTRAST, ORDERS, apply_jitter_, apply_mixed_jitter, luma
+from sslcore.views.color import ORDERS, apply_mixed_jitter, luma
 from sslcore.views.crops import CROP_DRAWS, check_crops, crops_from_uniform, resample
 from sslcore.views.draws import check_probability, check_range, uniform
 from sslcore.views.pixels import Statistic, check_std, check_unit, normalize_
-
-BLOCK = 3 << 17  # floats worked on at a time on the CPU: a block and its temporaries stay in cache
-THRESHOLD = 0.5  # solarize inverts from here
 
 
 class ViewParameters(NamedTuple):
@@ -119,7 +116,8 @@ class ViewPolicy:
         check_images("images", images)
         check_unit("images", images)
         check_crops(parameters.crops, images.shape[0], images.shape[2], images.shape[3])
-        return self._render_whole(images, parameters) if images.is_cuda else self._render_blocks(images, parameters)
+        on_cpu = images.device.type == "cpu"
+        return render_blocks(self, images, parameters) if on_cpu else self._render_whole(images, parameters)
 
     def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         check_images("images", images)
@@ -139,40 +137,6 @@ class ViewPolicy:
             views = blur(views, sigma, default_kernel_size(self.size))
         if self.solarize > 0:
             views = torch.where(drawn.solarize.view(-1, 1, 1, 1) & (views >= THRESHOLD), 1 - views, views)
-        return normalize_(views, self.mean, self.std)
-
-    def _render_blocks(self, images: Tensor, drawn: ViewParameters) -> Tensor:
-        """The same for the CPU: images sorted by jitter order, a cacheful at a time, each operation where drawn."""
-        channels, height, width = images.shape[1:]
-        order = drawn.order
-        if channels == 1:  # only brightness against contrast matters: two groups, not 24
-            order = order.new_tensor([o.index(BRIGHTNESS) > o.index(CONTRAST) for o in ORDERS]).long()[order] * 23
-        order = torch.where(drawn.jitter & self.jitters, order, -1)
-        order, index = order.sort(stable=True)
-        views = torch.empty(len(images), channels, self.size, self.size)
-        step = max(1, BLOCK // (channels * max(height * width, self.size**2)))
-        for start in range(0, len(images), step):
-            place = index[start : start + step]
-            block = ViewParameters(*(parameter[place] for parameter in drawn))
-            views.index_copy_(0, place, self._render_block(images[place], block, order[start : start + step]))
-        return views
-
-    def _render_block(self, images: Tensor, drawn: ViewParameters, order: Tensor) -> Tensor:
-        views = resample(images, drawn.crops, (self.size, self.size), drawn.flip, True)
-        start = 0
-        for code, run in groupby(order.tolist()):
-            stop = start + len(list(run))
-            if code >= 0:
-                apply_jitter_(views[start:stop], drawn.factors[start:stop], ORDERS[code])
-            start = stop
-        for chosen, change in (
-            (drawn.grayscale & (views.shape[1] == 3), lambda v, _: luma(v).expand_as(v)),
-            (drawn.blur, lambda v, sigma: blur(v, sigma, default_kernel_size(self.size))),
-            (drawn.solarize, lambda v, _: torch.where(v >= THRESHOLD, 1 - v, v)),
-        ):
-            place = chosen.nonzero().squeeze(1)
-            if len(place):
-                views[place] = change(views[place], drawn.sigma[place])
         return normalize_(views, self.mean, self.std)
 
 
