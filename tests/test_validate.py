@@ -56,6 +56,17 @@ def test_finite(value):
         validate.check_finite("x", torch.tensor([0.0, value, 1.0]))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int64])
+def test_finite_takes_every_type_and_shape(dtype):
+    for shape in ((), (3, 2), (2, 0)):
+        validate.check_finite("x", torch.ones(shape, dtype=dtype))
+    validate.check_finite("x", torch.ones(4, 3).T.to(dtype))
+    if dtype.is_floating_point:
+        for bad in (math.nan, -math.inf):
+            with pytest.raises(ValueError, match="got 2 NaN or infinite of 6"):
+                validate.check_finite("x", torch.tensor([[1.0, bad], [bad, 2.0], [0.0, 3.0]]).to(dtype))
+
+
 def test_values_are_looked_at_where_it_is_cheap(monkeypatch):
     monkeypatch.delenv("SSLCORE_CHECK_VALUES", raising=False)
     assert validate.values_are_checked(torch.zeros(1))

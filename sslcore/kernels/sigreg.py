@@ -11,23 +11,12 @@ with the plain form is tested on the CPU in Triton's interpreter. Their speed on
 from __future__ import annotations
 
 from contextlib import nullcontext
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-HAS_TRITON = find_spec("triton") is not None
-if HAS_TRITON:
-    import triton
-    import triton.language as tl
-
-    jit = triton.jit
-else:  # Windows, macOS, CPU builds of torch: the kernels stay plain functions that nobody calls
-
-    def jit(kernel):
-        return kernel
-
+from sslcore.kernels.optional_triton import HAS_TRITON, jit, tl, triton
 
 CPU_STRIP, GPU_STRIP = 2**18, 2**23  # values of u held at once: within a core's cache; 32 MiB
 BLOCK_ROWS, BLOCK_SLICES = 128, 32

@@ -9,23 +9,12 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-HAS_TRITON = find_spec("triton") is not None
-if HAS_TRITON:
-    import triton
-    import triton.language as tl
-
-    jit = triton.jit
-else:  # Windows, macOS, CPU builds of torch: the kernels stay plain functions that nobody calls
-
-    def jit(kernel):
-        return kernel
-
+from sslcore.kernels.optional_triton import HAS_TRITON, jit, tl, triton
 
 MAX_DIM = 256  # a whole row of each side must fit in one tile
 MIN_SIMILARITIES = 2**20  # below, the whole matrix is 4 MiB and launching costs more than computing

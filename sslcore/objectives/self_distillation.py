@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from sslcore.distributed import mean_over_ranks
+from sslcore.kernels import distillation
 from sslcore.objectives.precision import full_precision, unit_rows, without_autocast
 from sslcore.validate import (
     check_finite,
@@ -72,6 +74,22 @@ def cross_entropy_between_crops(targets: Tensor, log_probs: Tensor) -> Tensor:
     return (same_crop - all_pairs) / (batch * num_targets * (log_probs.shape[0] - 1))
 
 
+TWIN_LOGITS = 2**20  # student logits of a step: from here reading them in strips beats copies of all of them
+
+
+def _twin(student: Tensor, teacher: Tensor, center: Tensor) -> Callable[..., Tensor] | None:
+    """The twin from sslcore.kernels that suits device and size, None for the plain form."""
+    if student.numel() < TWIN_LOGITS or torch.compiler.is_compiling():
+        return None
+    if student.device.type == "cpu":
+        return distillation.summed_cross_entropy
+    if not student.is_cuda:
+        return None
+    from sslcore.kernels import distillation_gpu  # here, because importing Triton takes a while
+
+    return distillation_gpu.summed_cross_entropy if distillation_gpu.supports(student, teacher, center) else None
+
+
 @without_autocast
 def dino_loss(
     student_logits: Tensor,
@@ -106,6 +124,10 @@ def dino_loss(
         num_student >= max(num_teacher, 2),
         f"expected S >= T student crops and a pair s != t, got S={num_student}, T={num_teacher}",
     )
+    pairs = batch * num_teacher * (num_student - 1)
+    if twin := _twin(student_logits, teacher_logits, center):
+        weight = torch.full((batch,), 1 / pairs, dtype=full_precision(center).dtype, device=center.device)
+        return twin(student_logits, teacher_logits, center, weight, student_temp, teacher_temp, skip_own=True)
     targets = ((full_precision(teacher_logits) - center).detach() / teacher_temp).softmax(dim=2)
     log_probs = (full_precision(student_logits) / student_temp).log_softmax(dim=2)
     return cross_entropy_between_crops(targets, log_probs)
@@ -137,10 +159,13 @@ def ibot_patch_loss(
     _check_logits(student_logits, teacher_logits, center, student_temp, teacher_temp)
     check_same_shape("student_logits", student_logits, "teacher_logits", teacher_logits)
     check_mask("mask", mask, tuple(student_logits.shape[:2]))
+    weights = mask.to(full_precision(center).dtype)
+    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
+    if twin := _twin(student_logits, teacher_logits, center):
+        rows = [logits.flatten(0, 1)[None] for logits in (student_logits, teacher_logits)]
+        return twin(*rows, center, weights.flatten() / len(mask), student_temp, teacher_temp, skip_own=False)
     targets = ((full_precision(teacher_logits) - center).detach() / teacher_temp).softmax(dim=2)
     log_probs = (full_precision(student_logits) / student_temp).log_softmax(dim=2)
-    weights = mask.to(log_probs.dtype)
-    weights = weights / weights.sum(dim=1, keepdim=True).clamp_min(1)
     return -((targets * log_probs).sum(dim=2) * weights).sum(dim=1).mean()
 
 
