@@ -1,4 +1,4 @@
-"""Train the course's base networks: one small ViT, four objectives, the same photo scenes.
+"""Train the course's base networks: one small ViT, five objectives, the same photo scenes.
 
     python chapters/checkpoints/train.py checkpoints [--scale cpu|gpu]   networks that notebooks probe (seed 0)
     python chapters/checkpoints/train.py claims [--scale cpu|gpu]        several seeds: who binds?
@@ -24,7 +24,7 @@ from sslcore.data import Scenes, compose_scenes, load
 from sslcore.experiment import Comparison, compare, run_facts
 from sslcore.files import chapters_folder, write_text
 from sslcore.hub import save_checkpoint
-from sslcore.methods import DINO, MAE, Method, SimCLR, Supervised
+from sslcore.methods import DINO, MAE, Method, SimCLR, Supervised, SwAV
 from sslcore.probes import binding_report, extract, knn_eval
 from sslcore.training import fit
 from sslcore.views import ViewPolicy
@@ -32,6 +32,7 @@ from sslcore.views import ViewPolicy
 SLUG = "object_binding_probes"
 CROP = {"scale": (0.5, 1.0), "flip": 0.5}
 COLOUR = {"scale": (0.3, 1.0), "flip": 0.5}
+CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds; swav is only a checkpoint
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ SCALES = {
         scenes=16_384,
         batch_size=64,
         seeds=(0, 1, 2),
-        precision=dict.fromkeys(("simclr", "dino", "supervised"), "bf16"),  # a fifth faster on CPUs with bf16 products
+        precision=dict.fromkeys(("simclr", "dino", "supervised", "swav"), "bf16"),  # a fifth faster on some CPUs
         steps={
-            "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000},
+            "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000, "swav": 600},
             "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
@@ -66,9 +67,7 @@ SCALES = {
         scenes=100_000,
         batch_size=256,
         seeds=(0, 1, 2, 3, 4),
-        steps={
-            task: dict.fromkeys(("mae", "simclr", "dino", "supervised"), 6000) for task in ("checkpoints", "claims")
-        },
+        steps={"checkpoints": dict.fromkeys((*CLAIMED, "swav"), 6000), "claims": dict.fromkeys(CLAIMED, 6000)},
         decoder=(96, 2, 3),
     ),
     "tiny": Scale(  # for the test of this script
@@ -76,11 +75,11 @@ SCALES = {
         scenes=64,
         batch_size=16,
         seeds=(0, 1, 2),
-        steps={task: dict.fromkeys(("mae", "simclr", "dino", "supervised"), 2) for task in ("checkpoints", "claims")},
+        steps={task: dict.fromkeys((*CLAIMED, "swav"), 2) for task in ("checkpoints", "claims")},
         probe=(150, 60, 60),
     ),
 }
-LEARNING_RATES = {"mae": 1.5e-3, "simclr": 1e-3, "dino": 1e-3, "supervised": 1e-3}
+LEARNING_RATES = {"mae": 1.5e-3, "simclr": 1e-3, "dino": 1e-3, "supervised": 1e-3, "swav": 1e-3}
 
 
 def training_scenes(scale: Scale) -> Scenes:
@@ -106,6 +105,9 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
     if name == "dino":
         policies = (ViewPolicy(3 * size // 4, scale=(0.4, 1.0)),) * 2 + (ViewPolicy(size // 2, scale=(0.1, 0.5)),)
         return DINO(network, policy=policies, local_crops=2, out_dim=256, momentum=0.99, freeze_last_layer=0.0)
+    if name == "swav":
+        policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)), ViewPolicy(size // 2, scale=(0.1, 0.5)))
+        return SwAV(network, policy=policies, pool="mean", local_crops=2, num_prototypes=64, epsilon=0.03)
     return Supervised(network, num_classes, target="presence", policy=crop)
 
 
@@ -168,7 +170,7 @@ def run(name: str, seed: int, task: str, scale_name: str, folder: Path, data: Sc
 def claims(scale_name: str, folder: Path, data: Scenes, device: torch.device) -> list[Comparison]:
     """Every arm over every seed once, read by several comparisons."""
     scale = SCALES[scale_name]
-    names = ("mae", "simclr", "dino", "supervised", "untrained")
+    names = (*CLAIMED, "untrained")
     arms = {
         name: (lambda seed, name=name: run(name, seed, "claims", scale_name, folder, data, device)) for name in names
     }
@@ -192,7 +194,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=("checkpoints", "claims"))
     parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
-    parser.add_argument("--only", nargs="*", default=["mae", "simclr", "dino", "supervised"])
+    parser.add_argument("--only", nargs="*", default=[*CLAIMED, "swav"])
     parser.add_argument("--seeds", nargs="*", type=int, help="run only these seeds and compare nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/base"))
     chosen = parser.parse_args(arguments)

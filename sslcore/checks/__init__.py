@@ -5,6 +5,7 @@ property that does not hold with a CheckFailed that says which one, and what you
 """
 
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
+from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.probes import (
@@ -40,10 +41,13 @@ __all__ = [
     "check_negative_cosine",
     "check_nt_xent",
     "check_patchify",
+    "check_prototype_usage",
     "check_quadratic_probe",
     "check_random_mask",
     "check_rankme",
     "check_same_object_pairs",
+    "check_sinkhorn_knopp",
+    "check_swapped_prediction",
     "check_token_labels",
     "check_uniformity",
     "check_update_center",

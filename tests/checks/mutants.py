@@ -415,3 +415,57 @@ AUROC = {
     "accuracy at zero": lambda s, k: ((s > 0) == k).float().mean(),
     "reversed": lambda s, k: (s[k][:, None] < s[~k][None]).float().mean(),
 }
+
+
+def _sinkhorn(scores, epsilon, num_iters, columns=True, rows_first=False, scale=True):
+    codes = (scores / epsilon).exp()
+    for _ in range(num_iters):
+        if rows_first:
+            codes = codes / codes.sum(1, keepdim=True)
+        if columns:
+            codes = codes / codes.sum(0)
+        if not rows_first:
+            codes = codes / codes.sum(1, keepdim=True)
+    return codes if scale else codes / len(codes)
+
+
+SINKHORN = {
+    "softmax": lambda s, e, t: _sinkhorn(s, e, t, columns=False),
+    "rows first": lambda s, e, t: _sinkhorn(s, e, t, rows_first=True),
+    "not times B": lambda s, e, t: _sinkhorn(s, e, t, scale=False),
+    "one step only": lambda s, e, t: _sinkhorn(s, e, 1),
+    "one step too many": lambda s, e, t: _sinkhorn(s, e, t + 1),
+    "multiplied by epsilon": lambda s, e, t: _sinkhorn(s, 1 / e, t),
+    "epsilon forgotten": lambda s, e, t: _sinkhorn(s, 0.1, t),
+}
+
+
+def _swapped(scores, codes, temperature, own=False, detach=True, total=False):
+    codes = codes.detach() if detach else codes
+    log_probs = (scores / temperature).log_softmax(-1)
+    pairs = [(a, v) for a in range(len(codes)) for v in range(len(scores)) if own or v != a]
+    losses = torch.stack([-(codes[a] * log_probs[v]).sum(-1).mean() for a, v in pairs])
+    return losses.sum() if total else losses.mean()
+
+
+SWAPPED = {
+    "own code predicted": lambda *a: _swapped(*a, own=True),
+    "codes not detached": lambda *a: _swapped(*a, detach=False),
+    "summed over pairs": lambda *a: _swapped(*a, total=True),
+    "multiplied by the temperature": lambda s, q, t: _swapped(s, q, 1 / t),
+    "only the large crops predict": lambda s, q, t: _swapped(s[:2], q, t),
+    "scores detached": lambda s, q, t: _swapped(s.detach(), q, t) + 0 * s.sum(),
+}
+
+
+def _entropy(share, base=math.e):
+    return -torch.special.xlogy(share, share).sum(-1) / math.log(base)
+
+
+USAGE = {
+    "entropy only": lambda q: _entropy(q.mean(0)),
+    "mean of the perplexities": lambda q: _entropy(q).exp().mean(),
+    "number of winners": lambda q: torch.tensor(float(q.argmax(1).unique().numel())),
+    "base two": lambda q: _entropy(q.mean(0), 2).exp(),
+    "no zero rule": lambda q: (-(q.mean(0) * q.mean(0).log()).sum()).exp(),
+}
