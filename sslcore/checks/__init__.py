@@ -4,9 +4,11 @@ Each takes your function, or none to check the library's own; prints one "ok:" l
 property that does not hold with a CheckFailed that says which one, and what your function gave.
 """
 
+from sslcore.checks.auditing import check_residual_share, check_sieve
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.probes import (
     check_alignment,
@@ -33,7 +35,9 @@ __all__ = [
     "check_auroc",
     "check_barlow_twins",
     "check_dino_loss",
+    "check_hierarchical_cross_entropy",
     "check_info_nce",
+    "check_kmeans",
     "check_knn",
     "check_koleo",
     "check_masked_pixel_loss",
@@ -45,7 +49,9 @@ __all__ = [
     "check_quadratic_probe",
     "check_random_mask",
     "check_rankme",
+    "check_residual_share",
     "check_same_object_pairs",
+    "check_sieve",
     "check_sinkhorn_knopp",
     "check_swapped_prediction",
     "check_token_labels",

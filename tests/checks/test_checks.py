@@ -7,7 +7,7 @@ import torch
 
 from sslcore import checks
 from sslcore.checks import CheckFailed
-from tests.checks import mutants
+from tests.checks import mutants, mutants_of_sets
 
 MUTANTS = {
     "check_alignment": mutants.ALIGNMENT,
@@ -15,7 +15,9 @@ MUTANTS = {
     "check_auroc": mutants.AUROC,
     "check_barlow_twins": mutants.BARLOW,
     "check_dino_loss": mutants.DINO,
+    "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
     "check_info_nce": mutants.INFO_NCE,
+    "check_kmeans": mutants_of_sets.KMEANS,
     "check_knn": mutants.KNN,
     "check_koleo": mutants.KOLEO,
     "check_masked_pixel_loss": mutants.PIXELS,
@@ -27,9 +29,11 @@ MUTANTS = {
     "check_quadratic_probe": mutants.QUADRATIC,
     "check_random_mask": mutants.RANDOM_MASK,
     "check_rankme": mutants.RANKME,
+    "check_residual_share": mutants_of_sets.RESIDUAL,
     "check_same_object_pairs": mutants.PAIRS,
     "check_sinkhorn_knopp": mutants.SINKHORN,
     "check_swapped_prediction": mutants.SWAPPED,
+    "check_sieve": mutants_of_sets.SIEVE,
     "check_token_labels": mutants.LABELS,
     "check_uniformity": mutants.UNIFORMITY,
     "check_update_center": mutants.CENTER,
@@ -41,7 +45,11 @@ PLANTED = [(name, mistake) for name, mistakes in MUTANTS.items() for mistake in 
 # The unbroken form of the mutants: it must pass, or a mutant might fail for another reason than its mistake.
 CORRECT = {
     "check_nt_xent": mutants._simclr,
+    "check_hierarchical_cross_entropy": mutants_of_sets._hierarchical,
     "check_info_nce": mutants._info_nce,
+    "check_kmeans": mutants_of_sets._kmeans,
+    "check_residual_share": mutants_of_sets._share,
+    "check_sieve": mutants_of_sets._sieve,
     "check_barlow_twins": mutants._barlow,
     "check_vicreg": mutants._vicreg,
     "check_dino_loss": mutants._dino,
