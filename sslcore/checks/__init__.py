@@ -7,6 +7,7 @@ property that does not hold with a CheckFailed that says which one, and what you
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
+from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
 from sslcore.checks.probes import (
     check_alignment,
     check_attention_rollout,
@@ -31,6 +32,7 @@ __all__ = [
     "check_attention_rollout",
     "check_auroc",
     "check_barlow_twins",
+    "check_close_pairs",
     "check_dino_loss",
     "check_info_nce",
     "check_knn",
@@ -38,6 +40,7 @@ __all__ = [
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_negative_cosine",
+    "check_mined_triplet_loss",
     "check_nt_xent",
     "check_patchify",
     "check_quadratic_probe",
