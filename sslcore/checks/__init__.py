@@ -10,6 +10,7 @@ from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knop
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
+from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
 from sslcore.checks.probes import (
     check_alignment,
     check_attention_rollout,
@@ -34,6 +35,7 @@ __all__ = [
     "check_attention_rollout",
     "check_auroc",
     "check_barlow_twins",
+    "check_close_pairs",
     "check_dino_loss",
     "check_hierarchical_cross_entropy",
     "check_info_nce",
@@ -43,6 +45,7 @@ __all__ = [
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_negative_cosine",
+    "check_mined_triplet_loss",
     "check_nt_xent",
     "check_patchify",
     "check_prototype_usage",
