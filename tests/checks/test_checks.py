@@ -7,14 +7,14 @@ import torch
 
 from sslcore import checks
 from sslcore.checks import CheckFailed
-from tests.checks import mutants, mutants_of_sets
+from tests.checks import mutants, mutants_of_pairs, mutants_of_sets
 
 MUTANTS = {
     "check_alignment": mutants.ALIGNMENT,
     "check_attention_rollout": mutants.ROLLOUT,
     "check_auroc": mutants.AUROC,
     "check_barlow_twins": mutants.BARLOW,
-    "check_close_pairs": mutants.CLOSURE,
+    "check_close_pairs": mutants_of_pairs.CLOSURE,
     "check_dino_loss": mutants.DINO,
     "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
     "check_info_nce": mutants.INFO_NCE,
@@ -23,7 +23,7 @@ MUTANTS = {
     "check_koleo": mutants.KOLEO,
     "check_masked_pixel_loss": mutants.PIXELS,
     "check_mass_threshold": mutants.MASS,
-    "check_mined_triplet_loss": mutants.TRIPLET,
+    "check_mined_triplet_loss": mutants_of_pairs.TRIPLET,
     "check_negative_cosine": mutants.COSINE,
     "check_nt_xent": mutants.NT_XENT,
     "check_patchify": mutants.PATCHIFY,
@@ -59,8 +59,8 @@ CORRECT = {
     "check_sinkhorn_knopp": mutants._sinkhorn,
     "check_swapped_prediction": mutants._swapped,
     "check_prototype_usage": lambda q: mutants._entropy(q.mean(0)).exp(),
-    "check_mined_triplet_loss": mutants._triplet,
-    "check_close_pairs": mutants._closure,
+    "check_mined_triplet_loss": mutants_of_pairs._triplet,
+    "check_close_pairs": mutants_of_pairs._closure,
     "check_update_ema": mutants._ema,
     "check_patchify": lambda x, p: mutants._patchify(x, p, (0, 2, 4, 3, 5, 1)),
     "check_masked_pixel_loss": mutants._pixels,
