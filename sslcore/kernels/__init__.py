@@ -3,6 +3,7 @@
 tiled.py       any device, plain torch: never holds more than a strip of the similarity matrix
 scaling.py     any device, plain torch: Sinkhorn by two vectors instead of a matrix
 similarity.py  NVIDIA GPUs, Triton: never holds more than a tile of it, in registers
+covariance.py  any device, plain torch: the cheaper side of a covariance matrix, gradients in closed form
 distillation.py, distillation_gpu.py
                plain torch and Triton: teachers summed first, each logit read once forward and once backward
 sigreg.py      any device, Triton on NVIDIA GPUs: one cosine and sine a sample and slice, then products

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-STRIP_VALUES = 2**20  # similarities held at once: 4 MiB in float32, about one CPU core's share of the cache
+CPU_STRIP, GPU_STRIP = 2**20, 2**24  # similarities held at once: a core's share of the cache; 64 MiB
 
 
 class _MeanLogSumExp(torch.autograd.Function):
@@ -16,8 +16,9 @@ class _MeanLogSumExp(torch.autograd.Function):
     ) -> Tensor:
         # The loss is one number, so its gradient is known up to that number's own gradient while each strip is still
         # at hand: nothing is computed twice.
-        wanted = any(ctx.needs_input_grad[:3])
-        grads = [torch.zeros_like(rows), torch.zeros_like(candidates)] if wanted else []
+        for_rows, for_candidates, for_extra = ctx.needs_input_grad[:3]
+        grad_rows = torch.empty_like(rows) if for_rows else None
+        grad_candidates = torch.zeros_like(candidates) if for_candidates else None  # a queue's costs a third: skip it
         losses = []
         for start in range(0, rows.shape[0], strip):
             part = rows[start : start + strip]
@@ -30,24 +31,24 @@ class _MeanLogSumExp(torch.autograd.Function):
             if extra is not None:
                 loss = torch.logaddexp(loss, extra[start : start + strip])
             losses.append(loss)
-            if wanted:
+            if for_rows or for_candidates:
                 shares = logits.sub_(loss[:, None]).exp_()
-                torch.mm(shares, candidates, out=grads[0][start : start + strip])
-                grads[1].addmm_(shares.T, part)
+            if for_rows:
+                torch.mm(shares, candidates, out=grad_rows[start : start + strip])
+            if for_candidates:
+                grad_candidates.addmm_(shares.T, part)
         loss = torch.cat(losses)
-        if wanted:
-            num = rows.shape[0]
-            grads = [grad.mul_(scale / num) for grad in grads]
-            if extra is not None:
-                grads.append(torch.exp(extra - loss) / num)
-            ctx.save_for_backward(*grads)
+        for grad in (grad_rows, grad_candidates):
+            if grad is not None:
+                grad.mul_(scale / rows.shape[0])
+        grad_extra = torch.exp(extra - loss) / rows.shape[0] if for_extra else None
+        ctx.save_for_backward(grad_rows, grad_candidates, grad_extra)
         return loss.mean()
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
-        grads = [saved * grad for saved in ctx.saved_tensors]
-        return (*grads, *[None] * (6 - len(grads)))
+        return (*(None if saved is None else saved * grad for saved in ctx.saved_tensors), None, None, None)
 
 
 def mean_logsumexp(
@@ -57,13 +58,14 @@ def mean_logsumexp(
     skip: int | None = None,
     extra: Tensor | None = None,
     half_inputs: bool = False,
-    strip_values: int = STRIP_VALUES,
+    strip_values: int | None = None,
 ) -> Tensor:
     """Twin of sslcore.objectives.contrastive.mean_logsumexp, which states the arguments, in O((M + L) D) memory.
 
-    strip_values: how many similarities may be held at once. half_inputs is of no use here. Returns a scalar.
-    Chosen off the GPU for matrices too large for the cache; loses below that, where one large matmul is as good and
-    a second derivative can be had.
+    strip_values: how many similarities may be held at once; None takes 2**20 on a CPU, 2**24 elsewhere. half_inputs is
+    of no use here. Returns a scalar. Chosen for large matrices wherever the Triton kernels do not serve: CPUs, rows
+    wider than 256, float64. Loses on small ones, where one large matmul is as good and has a second derivative.
     """
+    strip_values = (CPU_STRIP if rows.device.type == "cpu" else GPU_STRIP) if strip_values is None else strip_values
     strip = max(1, strip_values // candidates.shape[0])
     return _MeanLogSumExp.apply(rows, candidates, extra, scale, skip, strip)

@@ -67,14 +67,14 @@ class MAE(Method):
         patches = (images.shape[-1] // self.backbone.patch_size) ** 2
         return images, random_mask(len(images), patches, self.mask_ratio, generator=generator, device=images.device)
 
-    def reconstruct(self, images: Tensor, indices: Any) -> Tensor:
-        """Predicted patches (B, N, patch_size^2 * C) from the visible patches alone."""
+    def reconstruct(self, images: Tensor, indices: Any, masked_only: bool = False) -> Tensor:
+        """Predicted patches (B, N, patch_size^2 * C) from the visible patches alone; only the hidden ones on demand."""
         tokens = self.backbone(images, ids_keep=indices.ids_keep)
         cls_token = tokens.cls_token if self.backbone.num_prefix_tokens else None
-        return self.decoder(tokens.patch_tokens, indices.ids_restore, cls_token=cls_token)
+        return self.decoder(tokens.patch_tokens, indices.ids_restore, cls_token=cls_token, masked_only=masked_only)
 
     def loss(self, views: tuple[Tensor, Any]) -> Tensor:
         """Mean squared error on the hidden patches."""
         images, indices = views
-        prediction = self.reconstruct(images, indices)
+        prediction = self.reconstruct(images, indices, masked_only=True)
         return masked_pixel_loss(prediction, images, indices.mask, self.backbone.patch_size, norm_pix=self.norm_pix)

@@ -66,7 +66,7 @@ def _denominator(
 
         if similarity.supports(rows, candidates):
             return similarity.mean_logsumexp(rows, candidates, scale, skip, extra, half_inputs)
-    elif rows.shape[0] * candidates.shape[0] >= TILED_SIMILARITIES and not torch.compiler.is_compiling():
+    if rows.shape[0] * candidates.shape[0] >= TILED_SIMILARITIES and not torch.compiler.is_compiling():
         return tiled.mean_logsumexp(rows, candidates, scale, skip, extra)
     return mean_logsumexp(rows, candidates, scale, skip, extra)
 

@@ -5,7 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 from sslcore.objectives.precision import full_precision, without_autocast
-from sslcore.validate import check_finite, check_float, check_mask, check_rank, check_same_device, require
+from sslcore.validate import (
+    check_finite,
+    check_float,
+    check_mask,
+    check_rank,
+    check_same_device,
+    require,
+    values_are_checked,
+)
 
 
 def patchify(images: Tensor, patch_size: int) -> Tensor:
@@ -51,7 +59,8 @@ def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor, patch_size: in
             target[b, n] = (target[b, n] - mean) / sqrt(var + 1e-6)    # over its P values, unbiased variance
         return mean(mean((pred[b, n] - target[b, n]) ** 2) for b, n where mask[b, n])
 
-    pred: (B, N, P) predicted patches, P = patch_size**2 * C in patchify's order. images: (B, C, H, W) floating point,
+    pred: (B, N, P) predicted patches, P = patch_size**2 * C in patchify's order; or only the hidden ones, (B, H, P) in
+    rising order of patch, where every image hides H. images: (B, C, H, W) floating point,
     on the scale the network saw. mask: (B, N) bool, True = hidden; visible patches do not count. norm_pix needs P >= 2.
     No gradient reaches images. Returns a scalar: (P - 1) / P for a zero prediction of patches whose variance is well
     above 1e-6. Raises ValueError for shapes that do not fit, an empty mask or NaN; TypeError for integer images or a
@@ -66,15 +75,25 @@ def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor, patch_size: in
     check_same_device("pred", pred, "images", images)
     target = patchify(full_precision(images).detach(), patch_size)
     require(
-        pred.shape == target.shape,
+        (pred.shape[0], pred.shape[2]) == (target.shape[0], target.shape[2]) and pred.shape[1] <= target.shape[1],
         f"pred: expected {tuple(target.shape)} for images {tuple(images.shape)} and patch_size {patch_size}, "
-        f"got {tuple(pred.shape)}",
+        f"or the hidden patches of it, got {tuple(pred.shape)}",
     )
-    check_mask("mask", mask, tuple(pred.shape[:2]))
+    check_mask("mask", mask, tuple(target.shape[:2]))
     check_same_device("pred", pred, "mask", mask)
+    hidden = pred.shape[1]
+    if hidden < target.shape[1]:
+        if values_are_checked(mask):
+            counts = sorted(set(mask.sum(dim=1).tolist()))
+            require(counts == [hidden], f"pred: expected all patches or the {counts} hidden ones, got {hidden}")
+        # A stable sort lists the hidden patches in rising order, and unlike a boolean index needs no answer back.
+        ids = mask.int().argsort(dim=1, descending=True, stable=True)[:, :hidden]
+        target = target.gather(1, ids[..., None].expand(-1, -1, target.shape[2]))
     if norm_pix:
         require(target.shape[2] >= 2, "norm_pix: expected patches of at least two values, got one")
         mean, var = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)
         target = (target - mean) / (var + 1e-6).sqrt()
     error = (full_precision(pred) - target).square().mean(dim=2)
+    if hidden < mask.shape[1]:
+        return error.mean()
     return (error * mask).sum() / mask.sum()

@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from sslcore.distributed import gather_with_grad, mean_over_ranks, world_size
+from sslcore.distributed import gather_with_grad, is_distributed, mean_over_ranks, world_size
+from sslcore.kernels import covariance
 from sslcore.objectives.precision import same_precision, without_autocast
 from sslcore.validate import check_finite, check_float, check_rank, check_same_shape, require
 
 if TYPE_CHECKING:  # some builds of torch have no torch.distributed
     from torch.distributed import ProcessGroup
+
+
+TWIN_VALUES = 2**14  # N * D: from here the closed-form gradient beats a graph of its parts
+EPSILON = 1e-5  # of the authors' batch-norm layer
 
 
 class BarlowTerms(NamedTuple):
@@ -47,13 +53,19 @@ def _centred(z: Tensor, group: ProcessGroup | None) -> Tensor:
     return z - mean_over_ranks(z.mean(dim=0), group)
 
 
-def _squared_norm(a: Tensor, b: Tensor, group: ProcessGroup | None) -> Tensor:
-    """||A'B / N||^2 over the global batch: the energy of a D x D matrix, from whichever side is the smaller.
+def _takes_twin(z: Tensor, group: ProcessGroup | None) -> bool:
+    """Whether sslcore.kernels.covariance is used: for large inputs of one process."""
+    return z.numel() >= TWIN_VALUES and not is_distributed(group) and not torch.compiler.is_compiling()
 
-    a, b: (n, D). With fewer rows than dimensions, ||A'B||^2 = <AA', BB'> needs two N x N matrices only.
+
+def _squared_norm(a: Tensor, b: Tensor, group: ProcessGroup | None) -> Tensor:
+    """||A'B / N||^2 over the global batch: the energy of a D x D matrix, from whichever side is cheaper.
+
+    a, b: (n, D). With few rows for the dimensions, ||A'B||^2 = <AA', BB'> takes fewer products: two N x N matrices, or
+    one when a is b.
     """
     rows = a.shape[0] * world_size(group)
-    if rows >= a.shape[1]:
+    if not covariance.gram_is_cheaper(rows, a.shape[1], a is b):
         return mean_over_ranks(a.T @ b / a.shape[0], group).square().sum()
     gathered = gather_with_grad(a, group)
     gram = gathered @ gathered.T
@@ -74,21 +86,27 @@ def barlow_twins(z0: Tensor, z1: Tensor, lambd: float = 5e-3, group: ProcessGrou
 
     z0, z1: (N, D) projections of two views, N >= 2. lambd >= 0: weight of the off-diagonal part; a good value falls
     about as 1/D (5e-3 is for D = 8192). group: as in nt_xent. Returns BarlowTerms of scalars: total = D when
-    collapsed. C is never masked: off-diagonal energy = ||C||^2 - ||diag C||^2, and for N < D not even formed.
+    collapsed. C is never masked: off-diagonal energy = ||C||^2 - ||diag C||^2, and for 2N < D not even formed. Large
+    inputs of one process take sslcore.kernels.covariance (same numbers, less memory, no second derivative).
     Raises ValueError for wrong rank, differing shapes, N < 2, NaN or negative lambd; TypeError for integers.
     Source: Zbontar et al. 2021, equations 1 and 2; the 1e-5 is that of the authors' batch-norm layer.
     """
     _check_pair(z0, z1, group)
     require(0 <= lambd < float("inf"), f"lambd: expected a finite number >= 0, got {lambd}")
-    standard = []
-    for z in same_precision(z0, z1):
-        z = _centred(z, group)
-        variance = mean_over_ranks(z.square().mean(dim=0), group)
-        standard.append(z * torch.rsqrt(variance + 1e-5))
-    a, b = standard
-    diagonal = mean_over_ranks((a * b).mean(dim=0), group)
+    z0, z1 = same_precision(z0, z1)
+    if _takes_twin(z0, group):
+        diagonal, energy = covariance.correlation(z0, z1, EPSILON)
+    else:
+        standard = []
+        for z in (z0, z1):
+            z = _centred(z, group)
+            variance = mean_over_ranks(z.square().mean(dim=0), group)
+            standard.append(z * torch.rsqrt(variance + EPSILON))
+        a, b = standard
+        diagonal = mean_over_ranks((a * b).mean(dim=0), group)
+        energy = _squared_norm(a, b, group)
     invariance = (diagonal - 1).square().sum()
-    redundancy = lambd * (_squared_norm(a, b, group) - diagonal.square().sum())
+    redundancy = lambd * (energy - diagonal.square().sum())
     return BarlowTerms(invariance + redundancy, invariance, redundancy)
 
 
@@ -111,7 +129,7 @@ def vicreg(
 
     z0, z1: (N, D) projections of two views, N >= 2, not normalised. sim, std, cov >= 0: the three weights. group: as in
     nt_xent. Returns VICRegTerms of scalars: variance = 0.99 * std when collapsed. The variance term is halved as in
-    the authors' code; the paper's equation is not. Covariances are summed as in barlow_twins, from the smaller side.
+    the authors' code; the paper's equation is not. Covariances are summed as in barlow_twins, for N < D unformed.
     Raises ValueError for wrong rank, differing shapes, N < 2, NaN or a negative weight; TypeError for integers.
     Source: Bardes et al. 2022, equations 1-6.
     """
@@ -121,15 +139,19 @@ def vicreg(
     z0, z1 = same_precision(z0, z1)
     rows = z0.shape[0] * world_size(group)
     unbiased = rows / (rows - 1)
-    spread, energy = [], []
+    lacking, off_diagonal = [], []
     for z in (z0, z1):
-        z = _centred(z, group)
-        variance = mean_over_ranks(z.square().mean(dim=0), group) * unbiased
-        spread.append(torch.relu(1 - torch.sqrt(variance + 1e-4)).mean())
-        energy.append(_squared_norm(z, z, group) * unbiased**2 - variance.square().sum())
+        if _takes_twin(z, group):
+            variance, energy = covariance.spread(z)
+        else:
+            z = _centred(z, group)
+            variance, energy = mean_over_ranks(z.square().mean(dim=0), group), _squared_norm(z, z, group)
+        variance = variance * unbiased
+        lacking.append(torch.relu(1 - torch.sqrt(variance + 1e-4)).mean())
+        off_diagonal.append(energy * unbiased**2 - variance.square().sum())
     terms = (
-        sim * mean_over_ranks((z0 - z1).square().mean(), group),
-        std * (spread[0] + spread[1]) / 2,
-        cov * (energy[0] + energy[1]) / z0.shape[1],
+        sim * mean_over_ranks(F.mse_loss(z0, z1), group),
+        std * (lacking[0] + lacking[1]) / 2,
+        cov * (off_diagonal[0] + off_diagonal[1]) / z0.shape[1],
     )
     return VICRegTerms(terms[0] + terms[1] + terms[2], *terms)

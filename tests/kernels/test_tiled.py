@@ -50,10 +50,27 @@ def test_only_wanted_gradients_and_no_second_derivative():
     queue = torch.randn(6, 3)
     tiled.mean_logsumexp(rows, queue, 2.0).backward()
     assert queue.grad is None and rows.grad is not None
+    extra = torch.randn(4, requires_grad=True)
+    for wanted in ("rows", "queue", "extra"):
+        leaves = {"rows": rows.detach(), "queue": queue.clone(), "extra": extra.detach()}
+        leaves[wanted].requires_grad_()
+        results = []
+        for form in (tiled.mean_logsumexp, mean_logsumexp):
+            loss = form(leaves["rows"], leaves["queue"], 2.0, None, leaves["extra"])
+            results.append(torch.autograd.grad(loss, leaves[wanted])[0])
+        torch.testing.assert_close(*results)
     assert not tiled.mean_logsumexp(rows.detach(), queue, 2.0).requires_grad
     (grad,) = torch.autograd.grad(tiled.mean_logsumexp(rows, queue, 2.0), rows, create_graph=True)
     with pytest.raises(RuntimeError):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("dim", [257, 8192])
+def test_wide_rows_and_more_negatives_than_a_strip_holds(dim):
+    rows, queue = unit_rows(torch.randn(3, dim)), unit_rows(torch.randn(50, dim))
+    expected = run(mean_logsumexp, rows, queue, torch.randn(3).mul(0), None)
+    result = run(tiled.mean_logsumexp, rows, queue, torch.zeros(3), None, strip_values=8)
+    torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_never_holds_the_whole_matrix():

@@ -231,6 +231,64 @@ def test_bad_embeddings_are_refused(loss, z0, z1, error):
         loss(z0, z1)
 
 
+@pytest.fixture(params=["plain", "tiled"])
+def form(request, monkeypatch):
+    monkeypatch.setattr(contrastive, "TILED_SIMILARITIES", 2**60 if request.param == "plain" else 1)
+    return request.param
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1e-5, 1e-3])
+def test_half_precision_does_not_overflow_at_small_temperatures(form, temperature, dtype):
+    z0, z1, queue = (torch.randn(n, 6).mul(100).to(dtype) for n in (5, 5, 9))
+    for loss, exact in (
+        (nt_xent(z0, z1, temperature), nt_xent(z0.double(), z1.double(), temperature)),
+        (info_nce(z0, z1, queue, temperature), info_nce(z0.double(), z1.double(), queue.double(), temperature)),
+    ):
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss.double(), exact, rtol=1e-4, atol=1e-4 / temperature * 1e-3)
+
+
+def test_layout_zero_rows_and_sides_without_gradient(form):
+    z0, z1 = torch.randn(6, 5).T, torch.randn(10, 6)[::2]  # neither is contiguous
+    queue = torch.randn(6, 7).T
+    expected = [nt_xent(z0.clone(), z1.clone()), info_nce(z0.contiguous(), z1.contiguous(), queue.contiguous())]
+    assert not (z0.is_contiguous() or z1.is_contiguous() or queue.is_contiguous())
+    torch.testing.assert_close([nt_xent(z0, z1), info_nce(z0, z1, queue)], expected)
+    z0 = z0.clone()
+    z0[0] = 0
+    z0.requires_grad_()
+    loss = nt_xent(z0, z1) + info_nce(z0, z1) + info_nce(z0, z1, queue)
+    (grad,) = torch.autograd.grad(loss, z0)
+    assert torch.isfinite(loss) and torch.isfinite(grad).all() and not z1.requires_grad
+    assert not nt_xent(z0.detach(), z1).requires_grad
+
+
+def test_two_devices_are_refused(form):
+    z, elsewhere = torch.randn(4, 3), torch.randn(4, 3, device="meta")
+    for call in (
+        lambda: nt_xent(z, elsewhere),
+        lambda: info_nce(z, elsewhere),
+        lambda: info_nce(z, z, elsewhere),
+        lambda: info_nce(z, z, elsewhere.double()),
+    ):
+        with pytest.raises(ValueError, match="expected one device, got cpu and meta"):
+            call()
+
+
+def test_errors_do_not_depend_on_the_form(form):
+    z = torch.randn(4, 3)
+    for call, message in (
+        (lambda: nt_xent(z, z[:3]), r"z0 and z1: expected equal shapes, got \(4, 3\) and \(3, 3\)"),
+        (lambda: nt_xent(z[:1], z[:1]), "z0, z1: expected at least two images"),
+        (lambda: nt_xent(z, z * math.nan), "z1: expected finite values, got 12"),
+        (lambda: info_nce(z, z, z[:0]), r"negatives: expected \(K >= 1, 3\), got \(0, 3\)"),
+        (lambda: info_nce(z, z, temperature=0), "temperature: expected a finite number above 0, got 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 @given(temperature=st.one_of(st.floats(max_value=0.0), st.just(math.nan), st.just(math.inf)))
 def test_bad_temperature_is_refused(temperature):
     for loss in (nt_xent, info_nce):

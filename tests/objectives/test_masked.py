@@ -147,6 +147,20 @@ def test_unpatchify_refuses_what_does_not_fit(grid, patch_size, channels):
         unpatchify(torch.randn(4, 48), 4, (2, 2), 3)
 
 
+@pytest.mark.parametrize("norm_pix", [True, False])
+def test_predictions_of_hidden_patches_alone(norm_pix):
+    pred, images, mask, p = case()
+    mask = torch.zeros_like(mask)
+    mask[:, torch.randperm(mask.shape[1])[: mask.shape[1] // 2]] = True
+    mask[0] = mask[0].roll(1)
+    alone = pred[mask].reshape(len(pred), -1, pred.shape[2])
+    expected = masked_pixel_loss(pred, images, mask, p, norm_pix)
+    torch.testing.assert_close(masked_pixel_loss(alone, images, mask, p, norm_pix), expected)
+    mask[0] = True
+    with pytest.raises(ValueError, match="expected all patches or the .* hidden ones"):
+        masked_pixel_loss(alone, images, mask, p, norm_pix)
+
+
 def test_bad_input_is_refused():
     pred, images, mask, p = case()
     for arguments, error in (
