@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sslcore.training.batches import StoredBatches, ViewSource, map_tensors, mix_seed
+from sslcore.data.streaming import ImageStream
+from sslcore.training.batches import StoredBatches, StreamedBatches, ViewSource, map_tensors, mix_seed
 from sslcore.training.checkpoint import describe, load_checkpoint, save_checkpoint
 from sslcore.training.history import History, Recorder, named_terms
 from sslcore.training.optimizers import make_optimizer, set_lr, warmup_cosine
@@ -47,7 +49,8 @@ def fit(
 ) -> History:
     """Train a method in place and return its curves.
 
-    data: ImageSet, images (N, C, H, W), or a function (step, batch_size, generator) -> dict with "images".
+    data: ImageSet, images (N, C, H, W), an ImageStream (see stream_images) that reads from disk as it goes, or a
+        function (step, batch_size, generator) -> dict with "images".
     steps, batch_size: how long, and images a step over all ranks. warmup: part of the steps in which lr rises.
     optimizer: "adamw", "sgd", "lars", or a function of (groups, lr). Vectors and scalars are never decayed.
     precision: "bf16" runs the networks under autocast; "auto" does so on CUDA only. Views are drawn in float32.
@@ -77,7 +80,10 @@ def fit(
     method.to(device)
     if channels_last:
         method.to(memory_format=torch.channels_last)
-    source = data if callable(data) else StoredBatches(data, seed, device, method.needs)
+    source = data
+    if not callable(data):
+        kind = StreamedBatches if isinstance(data, ImageStream) else StoredBatches
+        source = kind(data, seed, device, method.needs)
     views_of = ViewSource(method, source, batch_size, seed, ranks, device, shared=not views_per_rank)
     descent = make_optimizer(optimizer, method, lr, weight_decay)
     history, done = History(batch_size=batch_size), 0
@@ -93,7 +99,7 @@ def fit(
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     was_training = method.training
     method.train()
-    with ranks.entered(method), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with closing(views_of), ranks.entered(method), torch.random.fork_rng([device] if device.type == "cuda" else []):
         bar = progress_bar(done, steps, settings["method"], progress if ranks.rank == 0 else False)
         for step in bar:
             rate = warmup_cosine(step, steps, lr, warmup, min_lr)
