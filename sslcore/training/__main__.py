@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--checkpoint-every", type=int, default=0, metavar="STEPS")
     options.add_argument("--no-resume", dest="resume", action="store_false", help="start over, whatever is in the file")
     options.add_argument("--shared-views", dest="views_per_rank", action="store_false", help="the views of one process")
+    options.add_argument("--fsdp", action="store_true", help="spread weights and optimiser over the processes too")
     options.add_argument("--history", metavar="JSON", help="file for the curves")
     return options
 

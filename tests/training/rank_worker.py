@@ -11,12 +11,24 @@ import torch
 import torch.distributed as dist
 
 from sslcore.backbones import VisionTransformer, small_convnet
+from sslcore.data import stream_images
 from sslcore.methods import METHODS, Method, create_method
 from sslcore.training import NonFiniteLossError, fit
+from sslcore.training.ranks import Ranks
+from sslcore.training.sharding import sharded_copy
 from tests.methods.small_methods import SMALL, small_set
-from tests.training.small_runs import line, moco, pixels
+from tests.training.small_runs import Line, line, moco, pixels
 
 RUN = {"batch_size": 12, "lr": 0.05, "optimizer": "sgd", "device": "cpu", "views_per_rank": False}
+# Not every small net will do: BatchNorm behind the nearly equal class tokens of a young ViT multiplies a change of the
+# weights by 1e-7 into one of 1e-3 in ten steps, on one process too.
+TEN_STEPS = [("simclr", "vit", 10), ("vicreg", "convnet", 10)]
+GENTLE = {"vicreg": 0.01}
+# Sharded: a queue and a teacher, a centre and a teacher, BatchNorm, dropped patches and a decoder.
+SHARDED = [
+    ("simclr", "vit", 10), ("moco", "convnet", 3), ("dino", "vit", 3), ("vicreg", "convnet", 3), ("mae", "vit", 3)
+]  # fmt: skip
+RESUMED = ("moco", "convnet", 6)
 
 
 def build(name: str, network: str) -> Method:
@@ -32,16 +44,43 @@ def build(name: str, network: str) -> Method:
 def cases(ranks: int) -> list[tuple[str, str, int]]:
     """Method, network and steps. Ten steps of SimCLR without BatchNorm; fewer of everything else."""
     if ranks == 3:
-        return [("simclr", "vit", 3), ("vicreg", "convnet", 3), ("moco", "convnet", 3)]
+        return [*TEN_STEPS, ("moco", "convnet", 3)]
     pairs = [(name, "vit" if name in ("mae", "dino") else "convnet", 3) for name in METHODS]
-    return [("simclr", "vit", 10), *pairs]
+    return [*TEN_STEPS, *pairs]
 
 
-def train(name: str, network: str, steps: int) -> dict[str, Any]:
+class SeesWholeWeights:
+    """Callback that notes whether it was given plain tensors, and what they sum to."""
+
+    def __call__(self, step: int, method: torch.nn.Module) -> dict[str, float]:
+        weights = list(method.parameters())
+        assert not any(hasattr(weight, "full_tensor") for weight in weights)
+        return {"sum": float(sum(weight.detach().double().sum() for weight in weights))}
+
+
+def train(name: str, network: str, steps: int, data: Any = None, **settings: Any) -> dict[str, Any]:
     method = build(name, network)
-    history = fit(method, small_set(), steps=steps, **RUN)
-    assert method.group is None
+    rate = {"lr": GENTLE[name]} if steps == 10 and name in GENTLE else {}
+    history = fit(method, small_set() if data is None else data, steps=steps, **{**RUN, **rate, **settings})
+    assert method.group is None and not hasattr(next(method.parameters()), "full_tensor")
     return {"loss": history.loss, "state": method.state_dict()}
+
+
+def begin(path: Path, stop: int = 3, **settings: Any) -> None:
+    """Six steps of a run that breaks off after `stop` of them, with a file at `path`."""
+
+    class Stop(Exception):
+        pass
+
+    def callback(done: int, method: torch.nn.Module) -> None:
+        if done == stop + 1:
+            raise Stop
+
+    every = {"checkpoint": path, "checkpoint_every": 1, "callback": callback, "callback_every": 1}
+    try:
+        train(*RESUMED, **every, **settings)
+    except Stop:
+        pass
 
 
 def failure(kind: type[Exception], act: Any) -> str:
@@ -50,6 +89,12 @@ def failure(kind: type[Exception], act: Any) -> str:
     except kind as error:
         return str(error)
     return "no error"
+
+
+class WithScalar(Line):
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(()))
 
 
 class LateNaN:
@@ -65,7 +110,24 @@ def main(rank: int, size: int, folder: Path) -> None:
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
     out: dict[str, Any] = {"-".join(map(str, case)): train(*case) for case in cases(size)}
+    for how in ({}, {"fsdp": True}):
+        mine = folder / f"resumed{len(how)}.pt"
+        if rank == 0:
+            mine.write_bytes((folder / "single.pt").read_bytes())
+        dist.barrier()
+        out[f"single to {size}, {len(how)}"] = train(*RESUMED, checkpoint=mine, optimizer="adamw", **how)
+        begin(folder / f"several{len(how)}.pt", optimizer="adamw", **how)
+    out["stream"] = train("simclr", "vit", 4, data=stream_images(folder / "shards", img_size=16, workers=1))
+    for case in SHARDED if size == 2 else SHARDED[:2]:
+        out["fsdp-" + "-".join(map(str, case))] = train(*case, fsdp=True)
     if size == 2:
+        watch = {"callback": SeesWholeWeights(), "callback_every": 2}
+        out["watched"] = fit(build("simclr", "vit"), small_set(), steps=4, fsdp=True, **RUN, **watch).values
+        sharded = sharded_copy(build("dino", "vit"), Ranks(), torch.device("cpu"))
+        parts = sum(weight.to_local().numel() for weight in sharded.parameters())
+        out["share"] = parts / sum(weight.numel() for weight in sharded.parameters())
+        out["clipped"] = train("simclr", "vit", 3, fsdp=True, clip_norm=0.1)
+        out["lars"] = train("simclr", "vit", 3, fsdp=True, optimizer="lars", lr=0.5)
         run = {"batch_size": 6, "device": "cpu", "steps": 8}
         whole, resumed, path = moco(), moco(), folder / "run.pt"
         fit(whole, pixels(20, 8), **run)
@@ -80,6 +142,10 @@ def main(rank: int, size: int, folder: Path) -> None:
             path.rename(private)
         dist.barrier()
         out["private"] = failure(ValueError, lambda: fit(moco(), pixels(20, 8), checkpoint=private, **run))
+        sharded = {"checkpoint": private, "fsdp": True, **run}
+        out["private fsdp"] = failure(ValueError, lambda: fit(moco(), pixels(20, 8), **sharded))
+        out["scalar"] = failure(ValueError, lambda: fit(WithScalar(), pixels(), fsdp=True, **run))
+        out["compiled"] = failure(ValueError, lambda: fit(line(), pixels(), fsdp=True, compile=True, **run))
         out["uneven"] = failure(ValueError, lambda: fit(line(), pixels(), steps=1, batch_size=5, device="cpu"))
         spoil = {"callback": LateNaN(), "callback_every": 1}
         out["nan"] = failure(NonFiniteLossError, lambda: fit(line(), pixels(), **run, **spoil))
