@@ -17,7 +17,7 @@ from sslcore.training.history import History, Recorder, named_terms
 from sslcore.training.optimizers import make_optimizer, set_lr, warmup_cosine
 from sslcore.training.progress import progress_bar
 from sslcore.training.ranks import Ranks
-from sslcore.training.sharding import gathered, sharded_copy
+from sslcore.training.sharding import gathered, needs_parts_only, sharded_copy
 from sslcore.validate import check_positive, require, unknown
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -67,7 +67,8 @@ def fit(
     views_per_rank: under torchrun each rank draws its own views. False makes every rank draw the views of the whole
         batch and keep its part, which costs the ranks that much more work and gives the numbers of one process.
     fsdp: under torchrun, spread parameters, gradients and optimiser state over the ranks (FSDP2) instead of keeping
-        them whole on each. The method stays where it is and gets the whole weights at the end and for callbacks.
+        them whole on each. The method stays where it is and gets the whole weights at the end and for callbacks; a data
+        function that reads the method sees weights as old as that.
 
     Order and randomness depend on (seed, step) alone, so the same seed gives the same numbers on the same machine; the
     caller's random state is left as it was. Under torchrun, with a process group, the batch is spread over the ranks.
@@ -111,7 +112,8 @@ def fit(
     recorder = Recorder(history, settings["method"], ranks.group, every=1 if device.type == "cpu" else 50)
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
     method.train()
-    with closing(views_of), ranks.entered(method), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    own_draws = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with closing(views_of), ranks.entered(method), own_draws, needs_parts_only(settings["method"]):
         bar = progress_bar(done, steps, settings["method"], progress if ranks.rank == 0 else False)
         for step in bar:
             rate = warmup_cosine(step, steps, lr, warmup, min_lr)

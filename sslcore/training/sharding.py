@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -46,6 +48,19 @@ def sharded_copy(method: nn.Module, ranks: Ranks, device: torch.device) -> nn.Mo
     # Blocks return slices; nothing here writes into them.
     warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
     return method
+
+
+@contextmanager
+def needs_parts_only(method: str) -> Iterator[None]:
+    """Around the steps: say in words what torch says when a network is run while its weights are in parts."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DTensor" not in str(error):
+            raise
+        raise ValueError(
+            f"fsdp: {method} runs its network outside of its loss, or takes gradients inside it; train it without fsdp"
+        ) from error
 
 
 def _units(method: nn.Module) -> list[nn.Module]:
