@@ -21,6 +21,7 @@ from sslcore.distributed import from_first_rank, gather_with_grad, is_distribute
 from sslcore.objectives import (
     barlow_twins,
     contrastive,
+    dino_loss,
     info_nce,
     leave_one_out_knn,
     mined_triplet_loss,
@@ -29,6 +30,7 @@ from sslcore.objectives import (
     sigreg,
     sinkhorn_knopp,
     supcon,
+    swapped_prediction,
     update_center,
     vicreg,
 )
@@ -55,7 +57,22 @@ def two_views(a: Tensor, b: Tensor, group, num_slices: int = 6) -> Tensor:
     return sigreg(torch.stack([a, b]), slices=slices, group=group)
 
 
-OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 ranks x 3 rows take both Gram sides
+def self_distillation(a: Tensor, b: Tensor, group) -> Tensor:
+    """DINO over a batch: the centre is that of all ranks; the loss itself is a mean over images."""
+    teacher = torch.stack([a, b]).detach() * 3
+    center = update_center(torch.ones(a.shape[1]), teacher, 0.5, group)
+    return mean_over_ranks(dino_loss(torch.stack([a, b]), teacher, center), group)
+
+
+def swapped(a: Tensor, b: Tensor, group) -> Tensor:
+    """SwAV over a batch: codes are balanced over all ranks; the loss itself is a mean over images."""
+    scores = torch.stack([a, b])
+    codes = torch.stack([sinkhorn_knopp(view.detach(), 0.3, 3, group) for view in scores])
+    return mean_over_ranks(swapped_prediction(scores, codes), group)
+
+
+# A line each: name: (embedding width, objective). Widths above and below 3 ranks x 3 rows take both Gram sides.
+OBJECTIVES = {
     "nt_xent": (4, functools.partial(nt_xent, temperature=0.2)),
     "nt_xent tiled": (4, functools.partial(nt_xent, temperature=0.2)),
     "info_nce": (4, functools.partial(info_nce, temperature=0.2)),
@@ -63,6 +80,8 @@ OBJECTIVES = {  # name: (embedding width, objective); widths above and below 3 r
     "info_nce queue": (4, lambda a, b, group: info_nce(a, b, queue(4), 0.2, group)),
     "barlow_twins narrow": (4, functools.partial(barlow_twins, lambd=0.1)),
     "barlow_twins wide": (12, functools.partial(barlow_twins, lambd=0.1)),
+    "dino_loss, moving centre": (4, self_distillation),
+    "sinkhorn_knopp": (4, swapped),
     "supcon": (4, lambda a, b, group: supcon(torch.cat([a, b]), numbers(a, group).repeat(2) % 3, 0.2, group)),
     "leave-one-out kNN": (4, lambda a, b, group: leave_one_out(a, b, group, "drop")),
     "leave-one-out kNN, mended": (4, lambda a, b, group: leave_one_out(a, b, group, "add")),

@@ -3,6 +3,8 @@
     python -m sslcore.training simclr --data fashion_mnist --steps 200
     torchrun --nproc-per-node 2 -m sslcore.training simclr --data scenes --backbone vit --steps 200 --checkpoint run.pt
 
+    python -m sslcore.training simclr --data "shards/train-*.tar" --img-size 96 --set img_size=64 --workers 4
+
 Under torchrun the batch is spread over the processes and process 0 writes the checkpoint.
 """
 
@@ -14,6 +16,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -33,7 +36,14 @@ def parser() -> argparse.ArgumentParser:
         "python -m sslcore.training", description=__doc__.split("\n")[0], formatter_class=text
     )
     options.add_argument("method", help="one of: " + ", ".join(sorted(METHODS)))
-    options.add_argument("--data", default="fashion_mnist", help="name of a set, as for sslcore.data.load")
+    options.add_argument(
+        "--data", default="fashion_mnist", help="name of a set, or a folder or pattern of shards for stream_images"
+    )
+    options.add_argument("--img-size", type=int, default=256, help="stored side of streamed images")
+    options.add_argument("--workers", type=int, default=2, help="processes that decode streamed images, for each rank")
+    options.add_argument(
+        "--skip-unreadable", action="store_true", help="leave out streamed images that can't be read, and count them"
+    )
     options.add_argument("--backbone", default="vit", help="name, as for sslcore.backbones.create_backbone")
     options.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="argument of the method, as often as needed"
@@ -58,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--checkpoint-every", type=int, default=0, metavar="STEPS")
     options.add_argument("--no-resume", dest="resume", action="store_false", help="start over, whatever is in the file")
     options.add_argument("--shared-views", dest="views_per_rank", action="store_false", help="the views of one process")
+    options.add_argument("--fsdp", action="store_true", help="spread weights and optimiser over the processes too")
     options.add_argument("--history", metavar="JSON", help="file for the curves")
     return options
 
@@ -75,19 +86,32 @@ def assignments(pairs: Sequence[str]) -> dict[str, Any]:
     return settings
 
 
+def open_data(name: str, img_size: int, workers: int, skip: bool) -> tuple[Any, int, int]:
+    """(set or stream, its channels, its side). What has a slash or a dot, or is there on disk, is a place."""
+    from sslcore.data import load, stream_images
+
+    if "/" in name or name.endswith(".tar") or Path(name).is_dir():
+        on_error = "skip" if skip else "raise"
+        stream = stream_images(name, img_size=img_size, workers=workers, on_error=on_error)
+        return stream, stream.channels, stream.img_size
+    data = load(name)
+    return data, data.images.shape[1], data.images.shape[-1]
+
+
 def train(arguments: argparse.Namespace) -> History:
     """Build the data, the backbone and the method that were named, and train."""
     from sslcore.backbones import create_backbone
-    from sslcore.data import load
 
     settings = vars(arguments).copy()
-    name, data = settings.pop("method"), load(settings.pop("data"))
+    name = settings.pop("method")
+    where = [settings.pop(word) for word in ("data", "img_size", "workers", "skip_unreadable")]
+    data, channels, side = open_data(*where)
     shape, networks = settings.pop("set_backbone"), settings.pop("backbone")
-    defaults = {"in_chans": data.images.shape[1]}
-    if networks == "vit":
-        side = data.images.shape[-1]
-        defaults |= {"img_size": side, "patch_size": 8 if side % 8 == 0 else 4}
     chosen, history_file = assignments(settings.pop("set")), settings.pop("history")
+    defaults = {"in_chans": channels}
+    if networks == "vit":
+        side = chosen.get("img_size") or side
+        defaults |= {"img_size": side, "patch_size": 8 if side % 8 == 0 else 4}
     if name == "supervised" and data.classes is not None:
         chosen.setdefault("num_classes", len(data.classes))
     torch.manual_seed(settings["seed"])  # every process starts from the same weights
@@ -101,6 +125,9 @@ def train(arguments: argparse.Namespace) -> History:
             f"{name} on {len(data)} images: {len(history.steps)} steps, {history.images_seen} images, "
             f"loss {history.loss[0]:.4f} -> {history.loss[-1]:.4f}, {history.seconds:.1f} s"
         )
+        if skipped := getattr(data, "skipped", None):
+            first = next(iter(skipped))
+            print(f"process 0 skipped {sum(skipped.values())} times {len(skipped)} unreadable images; first: {first}")
     return history
 
 

@@ -1,15 +1,17 @@
-"""Where batches come from: data held on the device, indexed there, in an order that the seed and the epoch fix."""
+"""Where batches come from: held on the device or read from disk, in an order that the seed and the epoch fix."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from sslcore.data.streaming import ImageStream, Rows
 from sslcore.training.ranks import Ranks
 from sslcore.validate import check_images, require
 
@@ -17,6 +19,13 @@ from sslcore.validate import check_images, require
 def mix_seed(*parts: int) -> int:
     """One 63-bit seed from several numbers, so that neighbouring steps and ranks draw unrelated numbers."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
+
+
+PREFETCH = 2  # batches decoded ahead by each worker
+
+
+def _as_it_is(rows: Rows) -> Rows:
+    return rows
 
 
 class StoredBatches:
@@ -61,6 +70,65 @@ class StoredBatches:
         return {"labels": None, **batch, "index": index}
 
 
+def _wanted(
+    stream: ImageStream, seed: int, step: int, batch_size: int, part: slice
+) -> Iterator[list[tuple[int, float]]]:
+    """Row and place of the cut of each image of each step from `step` on."""
+    per_epoch, now = len(stream) // batch_size, -1
+    while True:
+        epoch, position = divmod(step, per_epoch)
+        if epoch != now:
+            now, drawn = epoch, mix_seed(0, seed, epoch)
+            order, places = stream.order(drawn), stream.places(drawn)
+        rows = order[position * batch_size : (position + 1) * batch_size][part]
+        yield list(zip(rows.tolist(), places[rows].tolist(), strict=True))
+        step += 1
+
+
+class StreamedBatches:
+    """Batches of a set that stays on disk, decoded by worker processes some steps ahead.
+
+    Order, left-over images and what a step holds are as in StoredBatches: a function of (seed, step), whatever the
+    number of ranks and workers, so a resumed run reads only what is still to come.
+
+    Raises DataFileError at the step whose image cannot be read, unless the stream skips such images.
+    """
+
+    def __init__(self, stream: ImageStream, seed: int, device: torch.device, needs: tuple[str, ...] = ()) -> None:
+        missing = [name for name in needs if name != "labels" or stream.labels is None]
+        require(not missing, f"data: expected {', '.join(missing)} with the images, but a stream has labels at most")
+        self.stream, self.seed, self.device = stream, seed, device
+        self.expected: tuple[int, int, slice] | None = None
+        self.loaded: Iterator[Rows] | None = None
+
+    def __call__(self, step: int, batch_size: int, part: slice) -> dict[str, Any]:
+        """Rows `part` of the batch of a step. The step after it is already under way; any other starts afresh."""
+        if self.expected != (step, batch_size, part):
+            self.close()
+            self.loaded = iter(self._loader(step, batch_size, part))
+        rows = self.stream.received(next(self.loaded))
+        self.expected = (step + 1, batch_size, part)
+        labels = None if self.stream.labels is None else self.stream.labels[rows.index].to(self.device)
+        images = rows.images.to(self.device, non_blocking=True)
+        return {"labels": labels, "images": images, "index": rows.index.to(self.device)}
+
+    def _loader(self, step: int, batch_size: int, part: slice) -> DataLoader:
+        workers = self.stream.workers
+        return DataLoader(
+            self.stream,
+            batch_sampler=_wanted(self.stream, self.seed, step, batch_size, part),
+            num_workers=workers,
+            collate_fn=_as_it_is,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=PREFETCH if workers else None,
+            generator=torch.Generator(),  # else starting workers would move the caller's random state
+        )
+
+    def close(self) -> None:
+        """Stop the workers."""
+        self.loaded, self.expected = None, None
+
+
 class ViewSource:
     """This rank's views of any step. Which images and which draws depends on (seed, step, rank) and nothing else.
 
@@ -75,20 +143,29 @@ class ViewSource:
         self.shared = shared and ranks.size > 1
         self.generator = torch.Generator(device=device)
 
+    def close(self) -> None:
+        """Stop what reads ahead, if anything does."""
+        if isinstance(self.data, StreamedBatches):
+            self.data.close()
+
     @torch.no_grad()
     def __call__(self, step: int) -> Any:
         """What method.views gives for the batch of a step."""
         part = self.ranks.part(self.batch_size)
         rows, drawer = (slice(0, self.batch_size), 0) if self.shared else (part, self.ranks.rank)
         self.generator.manual_seed(mix_seed(2, self.seed, step, drawer))
-        if isinstance(self.data, StoredBatches):
+        if isinstance(self.data, (StoredBatches, StreamedBatches)):
             batch = self.data(step, self.batch_size, rows)
         else:
-            batch = self.data(step, rows.stop - rows.start, self.generator)
+            count = rows.stop - rows.start
+            batch = self.data(step, count, self.generator)
             require(
                 isinstance(batch, dict) and "images" in batch,
                 f"data: expected the function to return a dict with 'images', got {type(batch).__name__}",
             )
+            # Ranks with unequal parts would hang in the next collective, or weigh their images unequally.
+            got = len(batch["images"])
+            require(got == count, f"data: expected the function to return {count} images at step {step}, got {got}")
         views = self.method.views(batch, self.generator)
         return map_tensors(views, lambda tensor: tensor[part]) if self.shared else views
 

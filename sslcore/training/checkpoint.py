@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from sslcore.training.history import History
+from sslcore.training.sharding import gathered, split_states
 
 FORMAT = 1
+FREE = {"ranks"}  # settings that may change between a stop and its resume
 
 
 def describe(method: nn.Module) -> str:
@@ -28,16 +30,24 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     history: History,
     settings: dict[str, Any],
+    writer: bool = True,
 ) -> None:
-    """Write the run after `step` steps: aside first, then renamed, so that the file at `path` is always a whole one."""
+    """Write the run after `step` steps: aside first, then renamed, so that the file at `path` is always a whole one.
+
+    Every rank calls it, because the parts of sharded tensors are put together; only the writer writes. The file does
+    not depend on the number of ranks, nor on how they share the work.
+    """
+    states = gathered(method.state_dict(), writer), gathered(optimizer.state_dict(), writer)
+    if not writer:
+        return
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {
         "format": FORMAT,
         "step": step,
         "settings": settings,
-        "method": method.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "method": states[0],
+        "optimizer": states[1],
         "history": history.as_dict(),
     }
     aside = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -69,7 +79,7 @@ def read_checkpoint(path: str | Path, device: torch.device) -> dict[str, Any]:
 def check_settings(path: str | Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raise ValueError unless a checkpoint was written by the same run: each setting that differs is named."""
     differences = []
-    for name in sorted(saved.keys() | wanted.keys()):
+    for name in sorted((saved.keys() | wanted.keys()) - FREE):
         got, want = saved.get(name), wanted.get(name)
         if got == want:
             continue
@@ -88,16 +98,16 @@ def _first_difference(first: str, second: str) -> tuple[str, str]:
     return f"{len(first.splitlines())} lines", f"{len(second.splitlines())} lines"
 
 
-def load_checkpoint(
+def restore(
     path: str | Path,
+    content: dict[str, Any],
     method: nn.Module,
     optimizer: torch.optim.Optimizer,
     settings: dict[str, Any],
-    device: torch.device,
-) -> tuple[int, History]:
-    """Put a checkpoint's weights, buffers and optimiser state in place; return the steps done and the history."""
-    content = read_checkpoint(path, device)
+) -> History:
+    """Put a checkpoint's weights, buffers and optimiser state in place; return the history. Every rank calls it."""
     check_settings(path, content["settings"], settings)
-    method.load_state_dict(content["method"])
-    optimizer.load_state_dict(content["optimizer"])
-    return content["step"], History(**content["history"])
+    states = split_states(content, method, optimizer)
+    method.load_state_dict(states["method"])
+    optimizer.load_state_dict(states["optimizer"])
+    return History(**content["history"])

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sslcore.training.batches import StoredBatches, ViewSource, map_tensors, mix_seed
-from sslcore.training.checkpoint import describe, load_checkpoint, save_checkpoint
+from sslcore.data.streaming import ImageStream
+from sslcore.training.batches import StoredBatches, StreamedBatches, ViewSource, map_tensors, mix_seed
+from sslcore.training.checkpoint import describe, read_checkpoint, restore, save_checkpoint
 from sslcore.training.history import History, Recorder, named_terms
 from sslcore.training.optimizers import make_optimizer, set_lr, warmup_cosine
 from sslcore.training.progress import progress_bar
 from sslcore.training.ranks import Ranks
+from sslcore.training.sharding import gathered, needs_parts_only, sharded_copy
 from sslcore.validate import check_positive, require, unknown
 
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -44,25 +47,32 @@ def fit(
     callback_every: int = 0,
     progress: bool | None = None,
     views_per_rank: bool = True,
+    fsdp: bool = False,
 ) -> History:
     """Train a method in place and return its curves.
 
-    data: ImageSet, images (N, C, H, W), or a function (step, batch_size, generator) -> dict with "images".
+    data: ImageSet, images (N, C, H, W), an ImageStream (see stream_images) that reads from disk as it goes, or a
+        function (step, batch_size, generator) -> dict with "images".
     steps, batch_size: how long, and images a step over all ranks. warmup: part of the steps in which lr rises.
     optimizer: "adamw", "sgd", "lars", or a function of (groups, lr). Vectors and scalars are never decayed.
     precision: "bf16" runs the networks under autocast; "auto" does so on CUDA only. Views are drawn in float32.
     compile: compile each network of the method. channels_last: lay images and convolutions out channels last.
     checkpoint: file written every checkpoint_every steps (0: at the end only). If it is there and resume is True the
         run goes on from it; on the CPU, with the same number of threads, it ends on exactly the weights of an
-        unbroken run. A finished run is loaded, not repeated.
+        unbroken run. A finished run is loaded, not repeated. The number of ranks may change: images stay those of the
+        step, views too with views_per_rank=False, and the weights then agree up to rounding.
     callback: called as callback(step, method) every callback_every steps (0: at the end only), in eval mode without
         gradients, after `step` steps; the numbers it returns go to History.values. On every rank.
     progress: show a bar. None shows one on a terminal or in a notebook, never under CI.
     views_per_rank: under torchrun each rank draws its own views. False makes every rank draw the views of the whole
         batch and keep its part, which costs the ranks that much more work and gives the numbers of one process.
+    fsdp: under torchrun, spread parameters, gradients and optimiser state over the ranks (FSDP2) instead of keeping
+        them whole on each. The method stays where it is and gets the whole weights at the end and for callbacks; a data
+        function that reads the method sees weights as old as that.
 
     Order and randomness depend on (seed, step) alone, so the same seed gives the same numbers on the same machine; the
     caller's random state is left as it was. Under torchrun, with a process group, the batch is spread over the ranks.
+    Batches that do not divide evenly over the ranks are refused, images left over at the end of an epoch are skipped.
     Raises ValueError on bad settings or a checkpoint of another run, NonFiniteLossError when the loss is no number.
     """
     ranks = Ranks()
@@ -74,26 +84,36 @@ def fit(
         "ranks": ranks.size, "views_per_rank": views_per_rank, "images": _number_of_images(data),
     }  # fmt: skip
     _check_settings(settings)
+    require(not (fsdp and compile), "compile: not together with fsdp, which has not been tried on a GPU yet")
+    was_training, whole = method.training, method
+    if fsdp:
+        method = sharded_copy(whole, ranks, device)
     method.to(device)
     if channels_last:
         method.to(memory_format=torch.channels_last)
-    source = data if callable(data) else StoredBatches(data, seed, device, method.needs)
+    source = data
+    if not callable(data):
+        kind = StreamedBatches if isinstance(data, ImageStream) else StoredBatches
+        source = kind(data, seed, device, method.needs)
     views_of = ViewSource(method, source, batch_size, seed, ranks, device, shared=not views_per_rank)
     descent = make_optimizer(optimizer, method, lr, weight_decay)
-    history, done = History(batch_size=batch_size), 0
+    found = None
     if checkpoint is not None and resume and Path(checkpoint).exists():
-        done, history = load_checkpoint(checkpoint, method, descent, settings, device)
+        found = read_checkpoint(checkpoint, torch.device("cpu") if fsdp else device)  # the whole may not fit elsewhere
+    done = found["step"] if found else 0
     ranks.same("steps found in the checkpoint", done)  # a file on one machine's own disk is not there for the others
-    network = ranks.wrap(method, device)
+    history = restore(checkpoint, found, method, descent, settings) if found else History(batch_size=batch_size)
+    del found
+    network = method if fsdp else ranks.wrap(method, device)
     if compile:
         for child in method.children():
             child.compile(dynamic=False)  # crops come in two sizes; symbolic ones break resized positions
 
-    recorder = Recorder(history, type(method).__name__, ranks.group, every=1 if device.type == "cpu" else 50)
+    recorder = Recorder(history, settings["method"], ranks.group, every=1 if device.type == "cpu" else 50)
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    was_training = method.training
     method.train()
-    with ranks.entered(method), torch.random.fork_rng([device] if device.type == "cuda" else []):
+    own_draws = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    with closing(views_of), ranks.entered(method), own_draws, needs_parts_only(settings["method"]):
         bar = progress_bar(done, steps, settings["method"], progress if ranks.rank == 0 else False)
         for step in bar:
             rate = warmup_cosine(step, steps, lr, warmup, min_lr)
@@ -115,16 +135,19 @@ def fit(
 
             if callback is not None and _due(done, steps, callback_every):
                 recorder.flush()
-                history.add_values(done, _ask(callback, done, method))
+                if fsdp:
+                    whole.load_state_dict(gathered(method.state_dict()))
+                history.add_values(done, _ask(callback, done, whole))
             if checkpoint is not None and _due(done, steps, checkpoint_every):
                 recorder.flush()  # a checkpoint never holds weights whose loss was not a number
-                if ranks.rank == 0:
-                    save_checkpoint(checkpoint, done, method, descent, history, settings)
+                save_checkpoint(checkpoint, done, method, descent, history, settings, writer=ranks.rank == 0)
                 ranks.same("steps done", done)  # whoever returns finds the file
             if history.loss:
                 bar.set_postfix_str(f"loss {history.loss[-1]:.4f}", refresh=False)
         recorder.flush()
-    method.train(was_training)
+    if fsdp:
+        whole.load_state_dict(gathered(method.state_dict()))
+    whole.train(was_training)
     return history
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
@@ -12,9 +13,22 @@ import pytest
 import torch
 from torch import nn
 
+from sslcore.data import ImageSet, stream_images
 from sslcore.training import fit
 from sslcore.training.ranks import GlobalBatchNorm, Ranks, convert_batch_norm
-from tests.training.rank_worker import cases, train
+from tests.methods.small_methods import small_set
+from tests.training.rank_worker import (
+    REFUSED,
+    RESUMED,
+    RUN,
+    TEN_STEPS,
+    SeesWholeWeights,
+    begin,
+    build,
+    cases,
+    sharded_cases,
+    train,
+)
 from tests.training.small_runs import line, pixels
 
 ROOT = Path(__file__).parents[2]
@@ -39,27 +53,52 @@ def run_ranks(size: int, folder: Path) -> list[dict[str, Any]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(size)]
 
 
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run_ranks(2, tmp_path_factory.mktemp("two"))
+def prepared(folder: Path) -> Path:
+    """A folder with shards of images and the checkpoint of a run that one process broke off."""
+    sys.path.insert(0, str(ROOT / "data_scripts"))
+    from write_shards import write_shards
+
+    images = ImageSet("small", "train", pixels(30, 16))
+    write_shards(images, folder / "shards", per_shard=8)
+    begin(folder / "single.pt", optimizer="adamw")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def three(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return run_ranks(3, tmp_path_factory.mktemp("three"))
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    return {size: prepared(tmp_path_factory.mktemp(f"ranks{size}")) for size in (2, 3)}
+
+
+@pytest.fixture(scope="module")
+def two(folders: dict[int, Path]) -> list[dict[str, Any]]:
+    return run_ranks(2, folders[2])
+
+
+@pytest.fixture(scope="module")
+def three(folders: dict[int, Path]) -> list[dict[str, Any]]:
+    return run_ranks(3, folders[3])
+
+
+@functools.cache
+def alone(*case: Any, **settings: Any) -> dict[str, Any]:
+    """What one process computes."""
+    return train(*case, **settings)
+
+
+def check(results: list[dict[str, Any]], name: str, expected: dict[str, Any], rtol: float = 1e-4) -> None:
+    """Every rank has the same loss curve and weights as one process."""
+    for rank, result in enumerate(results):
+        got, told = result[name], f"{name} on rank {rank}: "
+        assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5, abs=1e-5), told
+        for key, value in expected["state"].items():
+            assert torch.equal(got["state"][key], results[0][name]["state"][key]), told + key
+            note = told + key
+            torch.testing.assert_close(got["state"][key], value, rtol=rtol, atol=1e-5, msg=lambda m, n=note: n + m)
 
 
 def check_against_one_process(results: list[dict[str, Any]]) -> None:
     for case in cases(len(results)):
-        name, expected = "-".join(map(str, case)), train(*case)
-        for rank, result in enumerate(results):
-            got = result[name]
-            told = f"{name} on rank {rank}: "
-            assert got["loss"] == pytest.approx(expected["loss"], rel=1e-5, abs=1e-5), told
-            for key, value in expected["state"].items():
-                assert torch.equal(got["state"][key], results[0][name]["state"][key]), told + key
-                note = told + key
-                torch.testing.assert_close(got["state"][key], value, rtol=1e-4, atol=1e-5, msg=lambda m, n=note: n + m)
+        check(results, "-".join(map(str, case)), alone(*case), rtol=1e-5 if case in TEN_STEPS else 1e-4)
 
 
 def test_two_ranks_train_like_one_process(two: list[dict[str, Any]]):
@@ -68,6 +107,50 @@ def test_two_ranks_train_like_one_process(two: list[dict[str, Any]]):
 
 def test_three_ranks_train_like_one_process(three: list[dict[str, Any]]):
     check_against_one_process(three)
+
+
+def test_ten_steps_move_the_weights_far_enough_to_tell():
+    for case in TEN_STEPS:
+        before = build(*case[:2]).state_dict()
+        after = alone(*case)["state"]
+        assert max((after[name].double() - value.double()).abs().max() for name, value in before.items()) > 0.01, case
+
+
+def test_sharded_weights_train_like_whole_ones(two: list[dict[str, Any]], three: list[dict[str, Any]]):
+    for results in (two, three):
+        for case in sharded_cases(len(results)):
+            check(results, "fsdp-" + "-".join(map(str, case)), alone(*case))
+    assert all(0.45 < result["share"] < 0.55 for result in two)  # and each rank holds its part only
+    check(two, "clipped", alone("simclr", "vit", 3, clip_norm=0.1))
+    check(two, "lars", alone("simclr", "vit", 3, optimizer="lars", lr=0.5))
+
+
+def test_callback_of_a_sharded_run_sees_whole_weights(two: list[dict[str, Any]]):
+    expected = fit(build("simclr", "vit"), small_set(), steps=4, callback=SeesWholeWeights(), callback_every=2, **RUN)
+    for result in two:
+        assert [step for step, _ in result["watched"]["sum"]] == [2, 4]
+        assert result["watched"]["sum"][1][1] == pytest.approx(expected.values["sum"][1][1], rel=1e-5)
+
+
+def test_run_goes_on_with_another_number_of_ranks(
+    folders: dict[int, Path], two: list[dict[str, Any]], three: list[dict[str, Any]]
+):
+    expected = alone(*RESUMED, optimizer="adamw")
+    for results in (two, three):
+        size = len(results)
+        for how in (0, 1):  # whole on each rank, and sharded
+            check(results, f"single to {size}, {how}", expected)
+            path = folders[size] / f"several{how}.pt"
+            saved = torch.load(path, weights_only=True)
+            assert saved["step"] == 3 and saved["settings"]["ranks"] == size
+            back = train(*RESUMED, checkpoint=path, optimizer="adamw")
+            check([{"back": back}], "back", expected)
+
+
+def test_ranks_read_the_same_stream_as_one_process(folders: dict[int, Path], two, three):
+    expected = alone("simclr", "vit", 4, data=stream_images(folders[2] / "shards", img_size=16, workers=0))
+    for results in (two, three):
+        check(results, "stream", expected)
 
 
 def test_checkpoint_is_written_once_and_resumes(two: list[dict[str, Any]]):
@@ -86,6 +169,17 @@ def test_every_rank_stops_for_one_rank_s_nan(two: list[dict[str, Any]]):
 def test_checkpoint_that_only_one_rank_sees_is_refused(two: list[dict[str, Any]]):
     for result in two:
         assert result["private"] == "steps found in the checkpoint: expected the same on every rank, got [8, 0]"
+        assert result["private fsdp"] == result["private"]
+
+
+def test_what_cannot_be_sharded_is_refused(two: list[dict[str, Any]]):
+    for result in two:
+        assert "fsdp: a scalar parameter cannot be split, give gain the shape (1,)" in result["scalar"]
+        for name in REFUSED:
+            assert "or takes gradients inside it; train it without fsdp" in result[f"refused {name}"]
+        assert "compile: not together with fsdp" in result["compiled"]
+    with pytest.raises(ValueError, match=r"fsdp: expected several processes \(torchrun .*\), got one"):
+        fit(line(), pixels(), batch_size=6, device="cpu", steps=2, fsdp=True)
 
 
 def test_ranks_draw_their_own_views_unless_told(two: list[dict[str, Any]]):
