@@ -8,6 +8,7 @@ from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
+from sslcore.objectives.granular import MugsTerms, granular_clustering, granular_nce, mugs_total
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -21,6 +22,7 @@ __all__ = [
     "EnergyTerms",
     "HierarchicalTerms",
     "TwoLevels",
+    "MugsTerms",
     "VICRegTerms",
     "barlow_twins",
     "contrastive_divergence",
@@ -29,6 +31,8 @@ __all__ = [
     "embedding_std",
     "epps_pulley",
     "hierarchical_cross_entropy",
+    "granular_clustering",
+    "granular_nce",
     "ibot_patch_loss",
     "info_nce",
     "kmeans",
@@ -38,6 +42,7 @@ __all__ = [
     "masked_pixel_loss",
     "mine_negatives",
     "mined_triplet_loss",
+    "mugs_total",
     "negative_cosine",
     "nt_xent",
     "patchify",
