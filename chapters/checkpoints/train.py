@@ -24,7 +24,7 @@ from sslcore.data import Scenes, compose_scenes, load
 from sslcore.experiment import Comparison, compare, run_facts
 from sslcore.files import chapters_folder, write_text
 from sslcore.hub import save_checkpoint
-from sslcore.methods import DINO, MAE, Method, SimCLR, Supervised, SwAV
+from sslcore.methods import DINO, MAE, Method, Mugs, SimCLR, Supervised, SwAV
 from sslcore.probes import binding_report, extract, knn_eval
 from sslcore.training import fit
 from sslcore.views import ViewPolicy
@@ -32,7 +32,8 @@ from sslcore.views import ViewPolicy
 SLUG = "object_binding_probes"
 CROP = {"scale": (0.5, 1.0), "flip": 0.5}
 COLOUR = {"scale": (0.3, 1.0), "flip": 0.5}
-CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds; swav is only a checkpoint
+CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds
+KEPT = ("swav", "mugs")  # only checkpoints
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,9 @@ SCALES = {
         scenes=16_384,
         batch_size=64,
         seeds=(0, 1, 2),
-        precision=dict.fromkeys(("simclr", "dino", "supervised", "swav"), "bf16"),  # a fifth faster on some CPUs
+        precision=dict.fromkeys(("simclr", "dino", "supervised", *KEPT), "bf16"),  # a fifth faster on some CPUs
         steps={
-            "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000, "swav": 600},
+            "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000, "swav": 600, "mugs": 400},
             "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
@@ -67,7 +68,7 @@ SCALES = {
         scenes=100_000,
         batch_size=256,
         seeds=(0, 1, 2, 3, 4),
-        steps={"checkpoints": dict.fromkeys((*CLAIMED, "swav"), 6000), "claims": dict.fromkeys(CLAIMED, 6000)},
+        steps={"checkpoints": dict.fromkeys((*CLAIMED, *KEPT), 6000), "claims": dict.fromkeys(CLAIMED, 6000)},
         decoder=(96, 2, 3),
     ),
     "tiny": Scale(  # for the test of this script
@@ -75,11 +76,11 @@ SCALES = {
         scenes=64,
         batch_size=16,
         seeds=(0, 1, 2),
-        steps={task: dict.fromkeys((*CLAIMED, "swav"), 2) for task in ("checkpoints", "claims")},
+        steps={task: dict.fromkeys((*CLAIMED, *KEPT), 2) for task in ("checkpoints", "claims")},
         probe=(150, 60, 60),
     ),
 }
-LEARNING_RATES = {"mae": 1.5e-3, "simclr": 1e-3, "dino": 1e-3, "supervised": 1e-3, "swav": 1e-3}
+LEARNING_RATES = {"mae": 1.5e-3, "simclr": 1e-3, "dino": 1e-3, "supervised": 1e-3, "swav": 1e-3, "mugs": 1e-3}
 
 
 def training_scenes(scale: Scale) -> Scenes:
@@ -108,6 +109,11 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
     if name == "swav":
         policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)), ViewPolicy(size // 2, scale=(0.1, 0.5)))
         return SwAV(network, policy=policies, pool="mean", local_crops=2, num_prototypes=64, epsilon=0.03)
+    if name == "mugs":
+        policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)),) * 2 + (ViewPolicy(size // 2, scale=(0.1, 0.5)),)
+        settings = {"pool": "mean", "local_crops": 1, "projector_norm": "batch", "num_neighbours": 4}
+        sizes = {"queue_size": 2048, "memory_size": 2048, "out_dim": 256, "momentum": 0.99, "freeze_last_layer": 0.0}
+        return Mugs(network, policy=policies, standardize=True, **settings, **sizes)
     return Supervised(network, num_classes, target="presence", policy=crop)
 
 
@@ -144,8 +150,8 @@ def run(name: str, seed: int, task: str, scale_name: str, folder: Path, data: Sc
     begin = time.perf_counter()
     if steps:
         fit(method, data, steps=steps, batch_size=scale.batch_size, lr=LEARNING_RATES[name], seed=seed, device=device,
-            precision=scale.precision.get(name, "auto"), clip_norm=3.0 if name == "dino" else None,
-            checkpoint=folder / f"{task}_{scale_name}_{name}_{seed}.pt", checkpoint_every=500)  # fmt: skip
+            precision=scale.precision.get(name, "auto"), clip_norm=3.0 if name in ("dino", "mugs") else None,
+            checkpoint=folder / f"{task}_{scale_name}_{name}_{seed}.pt", checkpoint_every=100)  # fmt: skip
     seconds = time.perf_counter() - begin
     method.backbone.eval()
     found = {**read(method.backbone, scale, device), "seconds": round(seconds, 1)}
@@ -194,7 +200,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("task", choices=("checkpoints", "claims"))
     parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
-    parser.add_argument("--only", nargs="*", default=[*CLAIMED, "swav"])
+    parser.add_argument("--only", nargs="*", default=[*CLAIMED, *KEPT])
     parser.add_argument("--seeds", nargs="*", type=int, help="run only these seeds and compare nothing")
     parser.add_argument("--runs", type=Path, default=Path("runs/base"))
     chosen = parser.parse_args(arguments)

@@ -8,6 +8,7 @@ from sslcore.checks.auditing import check_residual_share, check_sieve
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
@@ -38,6 +39,7 @@ __all__ = [
     "check_close_pairs",
     "check_dino_loss",
     "check_hierarchical_cross_entropy",
+    "check_granular_nce",
     "check_info_nce",
     "check_kmeans",
     "check_knn",
@@ -49,6 +51,7 @@ __all__ = [
     "check_nt_xent",
     "check_patchify",
     "check_prototype_usage",
+    "check_push",
     "check_quadratic_probe",
     "check_random_mask",
     "check_rankme",

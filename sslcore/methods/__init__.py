@@ -15,6 +15,7 @@ from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
 from sslcore.methods.moco import MoCo
+from sslcore.methods.mugs import Mugs
 from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
@@ -33,6 +34,7 @@ METHODS: dict[str, type[Method]] = {
     "look": LOOK,
     "mae": MAE,
     "moco": MoCo,
+    "mugs": Mugs,
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "supcon": SupCon,
@@ -61,6 +63,7 @@ __all__ = [
     "DeeperCluster",
     "Method",
     "MoCo",
+    "Mugs",
     "SimCLR",
     "SimSiam",
     "SupCon",

@@ -6,6 +6,7 @@ from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapp
 from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
 from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
+from sslcore.objectives.granular import MugsTerms, granular_clustering, granular_nce, mugs_total
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.hog import hog_targets
@@ -22,6 +23,7 @@ __all__ = [
     "EnergyTerms",
     "HierarchicalTerms",
     "TwoLevels",
+    "MugsTerms",
     "VICRegTerms",
     "barlow_twins",
     "contrastive_divergence",
@@ -31,6 +33,8 @@ __all__ = [
     "epps_pulley",
     "hierarchical_cross_entropy",
     "hog_targets",
+    "granular_clustering",
+    "granular_nce",
     "ibot_patch_loss",
     "info_nce",
     "kmeans",
@@ -40,6 +44,7 @@ __all__ = [
     "masked_pixel_loss",
     "mine_negatives",
     "mined_triplet_loss",
+    "mugs_total",
     "negative_cosine",
     "nt_xent",
     "patchify",

@@ -7,7 +7,7 @@ import torch
 
 from sslcore import checks
 from sslcore.checks import CheckFailed
-from tests.checks import mutants, mutants_of_pairs, mutants_of_sets
+from tests.checks import mutants, mutants_of_granular, mutants_of_pairs, mutants_of_sets
 
 MUTANTS = {
     "check_alignment": mutants.ALIGNMENT,
@@ -17,6 +17,7 @@ MUTANTS = {
     "check_close_pairs": mutants_of_pairs.CLOSURE,
     "check_dino_loss": mutants.DINO,
     "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
+    "check_granular_nce": mutants_of_granular.GRANULAR,
     "check_info_nce": mutants.INFO_NCE,
     "check_kmeans": mutants_of_sets.KMEANS,
     "check_knn": mutants.KNN,
@@ -28,6 +29,7 @@ MUTANTS = {
     "check_nt_xent": mutants.NT_XENT,
     "check_patchify": mutants.PATCHIFY,
     "check_prototype_usage": mutants.USAGE,
+    "check_push": mutants_of_granular.PUSH,
     "check_quadratic_probe": mutants.QUADRATIC,
     "check_random_mask": mutants.RANDOM_MASK,
     "check_rankme": mutants.RANKME,
@@ -61,6 +63,8 @@ CORRECT = {
     "check_prototype_usage": lambda q: mutants._entropy(q.mean(0)).exp(),
     "check_mined_triplet_loss": mutants_of_pairs._triplet,
     "check_close_pairs": mutants_of_pairs._closure,
+    "check_push": mutants_of_granular._push,
+    "check_granular_nce": mutants_of_granular._granular,
     "check_update_ema": mutants._ema,
     "check_patchify": lambda x, p: mutants._patchify(x, p, (0, 2, 4, 3, 5, 1)),
     "check_masked_pixel_loss": mutants._pixels,
