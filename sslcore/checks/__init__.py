@@ -7,6 +7,7 @@ property that does not hold with a CheckFailed that says which one, and what you
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
+from sslcore.checks.neighbours import check_leave_one_out, check_supcon
 from sslcore.checks.probes import (
     check_alignment,
     check_attention_rollout,
@@ -35,6 +36,7 @@ __all__ = [
     "check_info_nce",
     "check_knn",
     "check_koleo",
+    "check_leave_one_out",
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_negative_cosine",
@@ -44,6 +46,7 @@ __all__ = [
     "check_random_mask",
     "check_rankme",
     "check_same_object_pairs",
+    "check_supcon",
     "check_token_labels",
     "check_uniformity",
     "check_update_center",

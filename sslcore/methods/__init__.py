@@ -19,6 +19,7 @@ from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
 from sslcore.methods.supervised import Supervised
 from sslcore.methods.vicreg import VICReg
+from sslcore.methods.vqa import VQA
 from sslcore.validate import unknown
 
 METHODS: dict[str, type[Method]] = {
@@ -34,6 +35,7 @@ METHODS: dict[str, type[Method]] = {
     "supcon": SupCon,
     "supervised": Supervised,
     "vicreg": VICReg,
+    "vqa": VQA,
 }
 
 
@@ -59,5 +61,6 @@ __all__ = [
     "SupCon",
     "Supervised",
     "VICReg",
+    "VQA",
     "create_method",
 ]
