@@ -11,6 +11,7 @@ from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
+from sslcore.checks.neighbours import check_leave_one_out, check_supcon
 from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
 from sslcore.checks.probes import (
     check_alignment,
@@ -38,12 +39,13 @@ __all__ = [
     "check_barlow_twins",
     "check_close_pairs",
     "check_dino_loss",
-    "check_hierarchical_cross_entropy",
     "check_granular_nce",
+    "check_hierarchical_cross_entropy",
     "check_info_nce",
     "check_kmeans",
     "check_knn",
     "check_koleo",
+    "check_leave_one_out",
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_mined_triplet_loss",
@@ -59,6 +61,7 @@ __all__ = [
     "check_same_object_pairs",
     "check_sieve",
     "check_sinkhorn_knopp",
+    "check_supcon",
     "check_swapped_prediction",
     "check_token_labels",
     "check_uniformity",

@@ -8,8 +8,8 @@ from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.granular import MugsTerms, granular_clustering, granular_nce, mugs_total
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
-from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.hog import hog_targets
+from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -22,8 +22,8 @@ __all__ = [
     "Clusters",
     "EnergyTerms",
     "HierarchicalTerms",
-    "TwoLevels",
     "MugsTerms",
+    "TwoLevels",
     "VICRegTerms",
     "barlow_twins",
     "contrastive_divergence",
@@ -31,10 +31,10 @@ __all__ = [
     "effective_rank",
     "embedding_std",
     "epps_pulley",
-    "hierarchical_cross_entropy",
-    "hog_targets",
     "granular_clustering",
     "granular_nce",
+    "hierarchical_cross_entropy",
+    "hog_targets",
     "ibot_patch_loss",
     "info_nce",
     "kmeans",
