@@ -24,6 +24,7 @@ from sslcore.objectives import (
     dino_loss,
     info_nce,
     leave_one_out_knn,
+    lejepa,
     mined_triplet_loss,
     nt_xent,
     random_slices,
@@ -50,6 +51,11 @@ def numbers(rows: Tensor, group) -> Tensor:
 def leave_one_out(a: Tensor, b: Tensor, group, missing: str) -> Tensor:
     ids = numbers(a, group).repeat(2)
     return leave_one_out_knn(torch.cat([a, b]), ids % 3, 4, 0.2, ids=ids, missing=missing, group=group)
+
+
+def agreeing(a: Tensor, b: Tensor, group, regularizer: str) -> Tensor:
+    slices = random_slices(4, 6, torch.Generator().manual_seed(6))
+    return lejepa(torch.stack([a, b]), 0.3, regularizer=regularizer, slices=slices, group=group).total
 
 
 def two_views(a: Tensor, b: Tensor, group, num_slices: int = 6) -> Tensor:
@@ -88,6 +94,8 @@ OBJECTIVES = {
     "mined_triplet_loss": (4, functools.partial(mined_triplet_loss, num_negatives=20)),  # all: no lots are drawn
     "vicreg narrow": (4, vicreg),
     "vicreg wide": (12, vicreg),
+    "lejepa": (4, functools.partial(agreeing, regularizer="sigreg")),
+    "lejepa moments": (4, functools.partial(agreeing, regularizer="moments")),
     "sigreg": (4, two_views),
     "sigreg twin": (4, functools.partial(two_views, num_slices=1000)),  # enough angles
 }

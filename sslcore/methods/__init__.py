@@ -11,6 +11,7 @@ from sslcore.methods.byol import BYOL
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
 from sslcore.methods.ebm import EBM
+from sslcore.methods.lejepa import LeJEPA
 from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
@@ -32,6 +33,7 @@ METHODS: dict[str, type[Method]] = {
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
     "ebm": EBM,
+    "lejepa": LeJEPA,
     "look": LOOK,
     "mae": MAE,
     "moco": MoCo,
@@ -64,6 +66,7 @@ __all__ = [
     "VQA",
     "BarlowTwins",
     "DeeperCluster",
+    "LeJEPA",
     "Method",
     "MoCo",
     "Mugs",

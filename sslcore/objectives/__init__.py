@@ -10,6 +10,7 @@ from sslcore.objectives.granular import MugsTerms, granular_clustering, granular
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
 from sslcore.objectives.hog import hog_targets
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
+from sslcore.objectives.lejepa import LeJEPATerms, lejepa, slice_moments
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -22,6 +23,7 @@ __all__ = [
     "Clusters",
     "EnergyTerms",
     "HierarchicalTerms",
+    "LeJEPATerms",
     "MugsTerms",
     "TwoLevels",
     "VICRegTerms",
@@ -41,6 +43,7 @@ __all__ = [
     "koleo",
     "leave_one_out_knn",
     "leave_one_out_votes",
+    "lejepa",
     "masked_pixel_loss",
     "mine_negatives",
     "mined_triplet_loss",
@@ -54,6 +57,7 @@ __all__ = [
     "random_slices",
     "sigreg",
     "sinkhorn_knopp",
+    "slice_moments",
     "supcon",
     "swapped_prediction",
     "two_level_kmeans",

@@ -22,6 +22,7 @@ SMALL = {
         "momentum": 0.9,
     },
     "ebm": {"img_size": 16, "buffer_size": 20, "steps": 2, "step_size": 0.1},
+    "lejepa": {"projector_dims": (16, 8), "num_slices": 6, "local_crops": 1},
     "look": {"projector_dims": (16, 8), "k": 3, "queue_size": 20, "momentum": 0.9},
     "mae": {"decoder_dim": 12, "decoder_depth": 1},
     "moco": {"projector_dims": (16, 8), "queue_size": 20, "momentum": 0.9},
