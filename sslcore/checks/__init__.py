@@ -8,6 +8,7 @@ from sslcore.checks.auditing import check_residual_share, check_sieve
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.gaussian import check_epps_pulley, check_sigreg
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
@@ -39,6 +40,7 @@ __all__ = [
     "check_barlow_twins",
     "check_close_pairs",
     "check_dino_loss",
+    "check_epps_pulley",
     "check_granular_nce",
     "check_hierarchical_cross_entropy",
     "check_info_nce",
@@ -60,6 +62,7 @@ __all__ = [
     "check_residual_share",
     "check_same_object_pairs",
     "check_sieve",
+    "check_sigreg",
     "check_sinkhorn_knopp",
     "check_supcon",
     "check_swapped_prediction",

@@ -7,7 +7,14 @@ import torch
 
 from sslcore import checks
 from sslcore.checks import CheckFailed
-from tests.checks import mutants, mutants_of_granular, mutants_of_neighbours, mutants_of_pairs, mutants_of_sets
+from tests.checks import (
+    mutants,
+    mutants_of_gaussian,
+    mutants_of_granular,
+    mutants_of_neighbours,
+    mutants_of_pairs,
+    mutants_of_sets,
+)
 
 MUTANTS = {
     "check_alignment": mutants.ALIGNMENT,
@@ -18,6 +25,7 @@ MUTANTS = {
     "check_dino_loss": mutants.DINO,
     "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
     "check_granular_nce": mutants_of_granular.GRANULAR,
+    "check_epps_pulley": mutants_of_gaussian.EPPS_PULLEY,
     "check_info_nce": mutants.INFO_NCE,
     "check_kmeans": mutants_of_sets.KMEANS,
     "check_knn": mutants.KNN,
@@ -38,6 +46,7 @@ MUTANTS = {
     "check_same_object_pairs": mutants.PAIRS,
     "check_sinkhorn_knopp": mutants.SINKHORN,
     "check_swapped_prediction": mutants.SWAPPED,
+    "check_sigreg": mutants_of_gaussian.SIGREG,
     "check_sieve": mutants_of_sets.SIEVE,
     "check_supcon": mutants_of_neighbours.SUPCON,
     "check_token_labels": mutants.LABELS,
@@ -53,6 +62,8 @@ CORRECT = {
     "check_nt_xent": mutants._simclr,
     "check_hierarchical_cross_entropy": mutants_of_sets._hierarchical,
     "check_info_nce": mutants._info_nce,
+    "check_epps_pulley": mutants_of_gaussian._statistic,
+    "check_sigreg": mutants_of_gaussian._sliced,
     "check_kmeans": mutants_of_sets._kmeans,
     "check_residual_share": mutants_of_sets._share,
     "check_sieve": mutants_of_sets._sieve,
