@@ -1,5 +1,6 @@
 # make lab    open the tour in JupyterLab        make test   the whole check, as in CI
 # make lint   style only                         make gpu    every experiment at full scale on a CUDA machine
+# make bench  ours against peers, on the GPU if there is one; writes tests/benchmarks/results
 #
 # VENV=path uses another environment, PYTHON=path another interpreter, ARGS="..." goes to the command of the target.
 
@@ -15,7 +16,7 @@ TOUR := chapters/00_start/tour.ipynb
 # A container's only user is often root, and Jupyter refuses root unless told. The server stays on 127.0.0.1.
 ROOT_FLAG := $(if $(filter 0,$(shell id -u)),--allow-root)
 
-.PHONY: lab test lint gpu
+.PHONY: lab test lint gpu bench
 
 lab: $(VENV)/.course-installed
 	$(RUN) -m jupyterlab --ServerApp.ip=127.0.0.1 --LabApp.default_url=/lab/tree/$(TOUR) $(ROOT_FLAG) $(ARGS)
@@ -44,6 +45,11 @@ gpu:
 		echo "== $$notebook"; "$$run" -m sslcore.nb run "$$notebook" --scale gpu || failed="$$failed $$notebook"; \
 	done; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+
+# Installs nothing either: peers that are not there have no column.
+bench: export PYTHONPATH = $(CURDIR)
+bench:
+	@"$(if $(wildcard $(VENV)/bin/python),$(VENV)/bin/python,$(PYTHON))" -m tests.benchmarks $(ARGS)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
