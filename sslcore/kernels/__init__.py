@@ -1,7 +1,8 @@
-"""Fast twins of the objectives: same names, same signatures, same numbers, less memory.
+"""Fast twins of the objectives and views: same names, same signatures, same numbers, less memory.
 
 tiled.py       any device, plain torch: never holds more than a strip of the similarity matrix
 scaling.py     any device, plain torch: Sinkhorn by two vectors instead of a matrix
+views.py       NVIDIA GPUs, Triton: from stored pixels to a finished view in one to three launches
 similarity.py  NVIDIA GPUs, Triton: never holds more than a tile of it, in registers
 covariance.py  any device, plain torch: the cheaper side of a covariance matrix, gradients in closed form
 distillation.py, distillation_gpu.py

@@ -72,18 +72,19 @@ def change_(views: Tensor, chosen: Tensor, change: str, sigma: Tensor) -> None:
 
 
 def render_blocks(policy: ViewPolicy, images: Tensor, drawn: ViewParameters) -> Tensor:
-    """The views (B, C, size, size) of images (B, C, H, W) for what was drawn."""
+    """Views (V, C, size, size) of images (B, C, H, W) for the V draws; view v is of image v modulo B."""
     channels, height, width = images.shape[1:]
     size = policy.size
     ranks, orders = ranked_orders(drawn, channels, policy.jitters)
     ranks, index = ranks.sort(stable=True)
     drawn = type(drawn)(*(parameter.index_select(0, index) for parameter in drawn))
     taps = crop_taps(drawn.crops, (height, width), (size, size), drawn.flip, True)
-    views = np.empty((len(images), channels, size, size), np.float32)
+    views = np.empty((len(index), channels, size, size), np.float32)
     step = max(1, BLOCK // (channels * max(height * width, size**2)))
-    for start in range(0, len(images), step):
+    for start in range(0, len(index), step):
         part = slice(start, start + step)
-        block = resample_taps(images.index_select(0, index[part]), *(Taps(*(t[part] for t in axis)) for axis in taps))
+        block = images.index_select(0, index[part] % len(images))
+        block = resample_taps(block, *(Taps(*(tensor[part] for tensor in axis)) for axis in taps))
         for place in range(len(orders[0])):
             for operation, group in runs(ranks[part], orders, place):
                 apply_one_(block[group], operation, drawn.factors[part][group, operation])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -111,18 +111,31 @@ class ViewPolicy:
         )
 
     @torch.no_grad()
-    def render(self, images: Tensor, parameters: ViewParameters) -> Tensor:
+    def render(self, images: Tensor, parameters: ViewParameters, dtype: torch.dtype = torch.float32) -> Tensor:
         """Views (B, C, size, size) for parameters drawn before; the same parameters give the same views."""
         check_images("images", images)
         check_unit("images", images)
         check_crops(parameters.crops, images.shape[0], images.shape[2], images.shape[3])
-        on_cpu = images.device.type == "cpu"
-        return render_blocks(self, images, parameters) if on_cpu else self._render_whole(images, parameters)
+        return self._render(images, parameters, dtype)
 
-    def __call__(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def __call__(
+        self, images: Tensor, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
+    ) -> Tensor:
         check_images("images", images)
         parameters = self.sample(images.shape[0], images.shape[2], images.shape[3], generator, images.device)
-        return self.render(images, parameters)
+        return self.render(images, parameters, dtype)
+
+    def _render(self, images: Tensor, drawn: ViewParameters, dtype: torch.dtype) -> Tensor:
+        """By the path that suits the device; V draws, a multiple of B images: view v is of image v modulo B."""
+        if images.device.type == "cpu":
+            return render_blocks(self, images, drawn).to(dtype)
+        from sslcore.kernels import views as fused  # importing Triton takes its time
+
+        if fused.supports(images, self.size):
+            blur_kernel = default_kernel_size(self.size) if self.blur > 0 else 0
+            constants = {"size": self.size, "jitters": self.jitters, "mean": self.mean, "std": self.std}
+            return fused.render(images, drawn, ORDERS, blur_kernel=blur_kernel, dtype=dtype, **constants)
+        return self._render_whole(images.repeat(len(drawn.crops) // len(images), 1, 1, 1), drawn).to(dtype)
 
     def _render_whole(self, images: Tensor, drawn: ViewParameters) -> Tensor:
         """Every operation on every image, no-ops where not drawn: the host never waits for the device."""
@@ -140,10 +153,31 @@ class ViewPolicy:
         return normalize_(views, self.mean, self.std)
 
 
-def multicrop(images: Tensor, policies: Sequence[ViewPolicy], generator: torch.Generator | None = None) -> list[Tensor]:
-    """One view a policy, in order: list of (B, C, size, size) float32; repeat a policy for several crops of a kind.
+def multicrop(
+    images: Tensor,
+    policies: Sequence[ViewPolicy],
+    generator: torch.Generator | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> list[Tensor]:
+    """One view a policy, in order: list of (B, C, size, size); repeat a policy for several crops of a kind.
 
-    Raises ValueError when policies is empty.
+    Draws as one policy called after the other would; views of one size are then rendered together.
+    Raises ValueError when policies is empty, and as a policy does on bad images.
     """
     require(len(policies) >= 1, "policies: expected at least one, got none")
-    return [policy(images, generator) for policy in policies]
+    check_images("images", images)
+    check_unit("images", images)
+    batch, _, height, width = images.shape
+    drawn = [policy.sample(batch, height, width, generator, images.device) for policy in policies]
+    kinds: dict[tuple, list[int]] = {}
+    for index, policy in enumerate(policies):
+        kinds.setdefault((policy.size, str(policy.mean), str(policy.std), policy.jitters), []).append(index)
+    views: dict[int, Tensor] = {}
+    for indices in kinds.values():
+        # what one of them may do is no step to leave out; who gets it was drawn
+        chances = {name: max(getattr(policies[i], name) for i in indices) for name in ("grayscale", "blur", "solarize")}
+        together = ViewParameters(*(torch.cat(part) for part in zip(*(drawn[i] for i in indices), strict=True)))
+        with torch.no_grad():
+            rendered = replace(policies[indices[0]], **chances)._render(images, together, dtype)
+        views.update(zip(indices, rendered.chunk(len(indices)), strict=True))
+    return [views[index] for index in range(len(policies))]
