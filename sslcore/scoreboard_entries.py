@@ -30,6 +30,7 @@ ENTRIES: list[Entry] = [
         ("measuring_representations", "Measuring representations"),
         ("attention_probes", "Attention probes"),
         ("object_binding_probes", "Object-binding probes"),
+        ("scaling", "Scaling: what a step costs"),
     ),
     *_bases(
         "01_contrastive",

@@ -26,6 +26,7 @@ from sslcore.methods import METHODS, create_method
 from sslcore.training.history import History
 from sslcore.training.loop import PRECISIONS, fit
 from sslcore.training.optimizers import OPTIMIZERS
+from sslcore.training.ranks import leave_group
 from sslcore.validate import require
 
 
@@ -147,7 +148,7 @@ def main(words: Sequence[str] | None = None) -> int:
         options.error(str(error))
     finally:
         if several:
-            dist.destroy_process_group()
+            leave_group()
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import os
 from collections.abc import Iterator
@@ -82,6 +83,16 @@ class Ranks:
             yield
         finally:
             method.group = None
+
+
+def leave_group() -> None:
+    """End the process group; every rank calls it last.
+
+    Wrapped networks refer to the group in circles. Collected only when the interpreter ends, its threads are at times
+    still running then, and the process dies with "terminate called without an active exception".
+    """
+    gc.collect()
+    dist.destroy_process_group()
 
 
 class GlobalBatchNorm(_BatchNorm):

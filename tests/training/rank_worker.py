@@ -16,7 +16,7 @@ from sslcore.methods import METHODS, Method, create_method
 from sslcore.methods.method import two_views
 from sslcore.objectives import sigreg
 from sslcore.training import NonFiniteLossError, fit
-from sslcore.training.ranks import Ranks
+from sslcore.training.ranks import Ranks, leave_group
 from sslcore.training.sharding import sharded_copy
 from sslcore.views import simclr_policy
 from tests.methods.small_methods import SMALL, small_set
@@ -174,7 +174,7 @@ def main(rank: int, size: int, folder: Path) -> None:
         out["nan"] = failure(NonFiniteLossError, lambda: fit(line(), pixels(), **run, **spoil))
         out["own_views"] = fit(line(), pixels(), **run).loss
     torch.save(out, folder / f"rank{rank}.pt")
-    dist.destroy_process_group()
+    leave_group()
 
 
 if __name__ == "__main__":
