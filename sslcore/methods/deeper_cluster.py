@@ -83,7 +83,8 @@ class DeeperCluster(Method):
     def batches(self, images: Tensor, every: int, uniform: bool = True) -> Callable[..., dict[str, Any]]:
         """The data argument of `fit`: batches of images (N, C, H, W), clustered again every so many steps.
 
-        uniform: draw a sub-cluster first and an image of it then, which evens out a long tail; False draws images.
+        images: on the device of the training. uniform: draw a sub-cluster first and an image of it then, which evens
+        out a long tail; False draws images.
         """
         require(every >= 1, f"every: expected at least 1 step, got {every}")
 
