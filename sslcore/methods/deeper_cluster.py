@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from sslcore.distributed import gather_with_grad
@@ -83,11 +84,14 @@ class DeeperCluster(Method):
     def batches(self, images: Tensor, every: int, uniform: bool = True) -> Callable[..., dict[str, Any]]:
         """The data argument of `fit`: batches of images (N, C, H, W), clustered again every so many steps.
 
-        uniform: draw a sub-cluster first and an image of it then, which evens out a long tail; False draws images.
+        images: on the device of the training. uniform: draw a sub-cluster first and an image of it then, which evens
+        out a long tail; False draws images. Raises ValueError under fsdp, which trains a copy of this method in parts.
         """
         require(every >= 1, f"every: expected at least 1 step, got {every}")
 
         def batch(step: int, batch_size: int, generator: torch.Generator) -> dict[str, Any]:
+            several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+            require(self.group is not None or not several, "batches: expected training without fsdp, got it with")
             if step % every == 0:
                 self.reassign(images)
             clusters = self.supers * self.num_sub + self.subs

@@ -149,6 +149,11 @@ def main(rank: int, size: int, folder: Path) -> None:
         out["share"] = parts / sum(weight.numel() for weight in sharded.parameters())
         out["clipped"] = train("simclr", "vit", 3, fsdp=True, clip_norm=0.1)
         out["lars"] = train("simclr", "vit", 3, fsdp=True, optimizer="lars", lr=0.5)
+        clustered = build("deeper_cluster", "convnet")
+        fit(clustered, clustered.batches(small_set().images, every=2), steps=5, batch_size=12, device="cpu")
+        out["clustered"] = clustered.state_dict()
+        source, run = clustered.batches(small_set().images, every=2), {"steps": 1, "batch_size": 12, "device": "cpu"}
+        out["fsdp clusters"] = failure(ValueError, lambda: fit(clustered, source, fsdp=True, **run))
         run = {"batch_size": 6, "device": "cpu", "steps": 8}
         whole, resumed, path = moco(), moco(), folder / "run.pt"
         fit(whole, pixels(20, 8), **run)

@@ -105,6 +105,13 @@ def test_two_ranks_train_like_one_process(two: list[dict[str, Any]]):
     check_against_one_process(two)
 
 
+def test_ranks_that_cluster_agree_on_labels_and_weights(two: list[dict[str, Any]]):
+    first, second = (result["clustered"] for result in two)
+    assert int(first["rounds"]) == 3
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    assert all("expected training without fsdp" in result["fsdp clusters"] for result in two)
+
+
 def test_three_ranks_train_like_one_process(three: list[dict[str, Any]]):
     check_against_one_process(three)
 
