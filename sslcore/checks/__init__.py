@@ -12,6 +12,7 @@ from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
+from sslcore.checks.neighbours import check_leave_one_out, check_supcon
 from sslcore.checks.probes import (
     check_alignment,
     check_attention_rollout,
@@ -44,6 +45,7 @@ __all__ = [
     "check_kmeans",
     "check_knn",
     "check_koleo",
+    "check_leave_one_out",
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_mined_triplet_loss",
@@ -60,6 +62,7 @@ __all__ = [
     "check_sieve",
     "check_sinkhorn_knopp",
     "check_swapped_prediction",
+    "check_supcon",
     "check_token_labels",
     "check_uniformity",
     "check_update_center",

@@ -23,6 +23,7 @@ from sslcore.methods.supervised import Supervised
 from sslcore.methods.swav import SwAV
 from sslcore.methods.transitive_invariance import TransitiveInvariance
 from sslcore.methods.vicreg import VICReg
+from sslcore.methods.vqa import VQA
 from sslcore.validate import unknown
 
 METHODS: dict[str, type[Method]] = {
@@ -42,6 +43,7 @@ METHODS: dict[str, type[Method]] = {
     "swav": SwAV,
     "transitive_invariance": TransitiveInvariance,
     "vicreg": VICReg,
+    "vqa": VQA,
 }
 
 
@@ -71,5 +73,6 @@ __all__ = [
     "SwAV",
     "TransitiveInvariance",
     "VICReg",
+    "VQA",
     "create_method",
 ]

@@ -2,6 +2,7 @@
 
 from sslcore.probes.attention import attention_distance, attention_entropy, attention_maps, attention_rollout, rollout
 from sslcore.probes.attentive import AttentiveResult, attentive_probe
+from sslcore.probes.calibration import expected_calibration_error
 from sslcore.probes.cka import cka
 from sslcore.probes.discovery import bounding_boxes, centre_boxes, corloc, lost, patch_keys, tokencut
 from sslcore.probes.frozen import extract, frozen
@@ -43,6 +44,7 @@ __all__ = [
     "cka",
     "corloc",
     "dino_jaccard",
+    "expected_calibration_error",
     "extract",
     "frozen",
     "knn_eval",

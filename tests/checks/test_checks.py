@@ -7,7 +7,7 @@ import torch
 
 from sslcore import checks
 from sslcore.checks import CheckFailed
-from tests.checks import mutants, mutants_of_granular, mutants_of_pairs, mutants_of_sets
+from tests.checks import mutants, mutants_of_granular, mutants_of_neighbours, mutants_of_pairs, mutants_of_sets
 
 MUTANTS = {
     "check_alignment": mutants.ALIGNMENT,
@@ -22,6 +22,7 @@ MUTANTS = {
     "check_kmeans": mutants_of_sets.KMEANS,
     "check_knn": mutants.KNN,
     "check_koleo": mutants.KOLEO,
+    "check_leave_one_out": mutants_of_neighbours.LEAVE_ONE_OUT,
     "check_masked_pixel_loss": mutants.PIXELS,
     "check_mass_threshold": mutants.MASS,
     "check_mined_triplet_loss": mutants_of_pairs.TRIPLET,
@@ -38,6 +39,7 @@ MUTANTS = {
     "check_sinkhorn_knopp": mutants.SINKHORN,
     "check_swapped_prediction": mutants.SWAPPED,
     "check_sieve": mutants_of_sets.SIEVE,
+    "check_supcon": mutants_of_neighbours.SUPCON,
     "check_token_labels": mutants.LABELS,
     "check_uniformity": mutants.UNIFORMITY,
     "check_update_center": mutants.CENTER,
@@ -55,6 +57,8 @@ CORRECT = {
     "check_residual_share": mutants_of_sets._share,
     "check_sieve": mutants_of_sets._sieve,
     "check_barlow_twins": mutants._barlow,
+    "check_leave_one_out": mutants_of_neighbours._leave_one_out,
+    "check_supcon": mutants_of_neighbours._supcon,
     "check_vicreg": mutants._vicreg,
     "check_dino_loss": mutants._dino,
     "check_koleo": mutants._koleo,

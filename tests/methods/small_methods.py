@@ -43,6 +43,7 @@ SMALL = {
     "supervised": {"num_classes": 3},
     "swav": {"projector_dims": (16, 8), "num_prototypes": 6, "local_crops": 2, "queue_size": 12},
     "transitive_invariance": {"embed_dims": (16, 8), "norm": None},
+    "vqa": {"num_words": 9, "num_answers": 3, "length": 4, "frozen": False, "width": 8},
     "vicreg": {"projector_dims": (16, 16)},
 }
 
@@ -72,12 +73,13 @@ def small_method(name: str, network: str = "vit", seed: int = 0, **settings: obj
 def small_set(count: int = 24, side: int = 16) -> ImageSet:
     generator = torch.Generator().manual_seed(7)
     images = torch.randint(0, 256, (count, 3, side, side), dtype=torch.uint8, generator=generator)
-    return ImageSet("noise", "train", images, labels=torch.arange(count) % 3, classes=["a", "b", "c"])
+    extras = {"tokens": torch.arange(4 * count).view(count, 4) % 9, "answers": torch.arange(count) % 3}
+    return ImageSet("noise", "train", images, labels=torch.arange(count) % 3, classes=["a", "b", "c"], extras=extras)
 
 
 def small_batch(count: int = 8) -> dict[str, object]:
     data = small_set(count)
-    return {"images": data.images, "labels": data.labels, "index": torch.arange(count)}
+    return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
 PAIRS = [(name, network) for name in METHODS for network in ("vit", "convnet") if (name, network) != ("mae", "convnet")]
