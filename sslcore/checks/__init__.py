@@ -10,6 +10,7 @@ from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knop
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
+from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
 from sslcore.checks.neighbours import check_leave_one_out, check_supcon
@@ -38,6 +39,7 @@ __all__ = [
     "check_auroc",
     "check_barlow_twins",
     "check_close_pairs",
+    "check_contrastive_divergence",
     "check_dino_loss",
     "check_hierarchical_cross_entropy",
     "check_granular_nce",
@@ -45,6 +47,7 @@ __all__ = [
     "check_kmeans",
     "check_knn",
     "check_koleo",
+    "check_langevin",
     "check_leave_one_out",
     "check_masked_pixel_loss",
     "check_mass_threshold",
