@@ -8,12 +8,12 @@ from sslcore.checks.auditing import check_residual_share, check_sieve
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
-from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
-from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
 from sslcore.checks.neighbours import check_leave_one_out, check_supcon
+from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
 from sslcore.checks.probes import (
     check_alignment,
     check_attention_rollout,

@@ -8,8 +8,8 @@ from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.granular import MugsTerms, granular_clustering, granular_nce, mugs_total
 from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cross_entropy
-from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.hog import hog_targets
+from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
