@@ -8,6 +8,7 @@ from sslcore.checks.auditing import check_residual_share, check_sieve
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
 from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.gaussian import check_epps_pulley, check_sigreg
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
@@ -39,6 +40,7 @@ __all__ = [
     "check_auroc",
     "check_barlow_twins",
     "check_close_pairs",
+    "check_contrastive_divergence",
     "check_dino_loss",
     "check_epps_pulley",
     "check_granular_nce",
@@ -47,6 +49,7 @@ __all__ = [
     "check_kmeans",
     "check_knn",
     "check_koleo",
+    "check_langevin",
     "check_leave_one_out",
     "check_masked_pixel_loss",
     "check_mass_threshold",
@@ -64,6 +67,7 @@ __all__ = [
     "check_sieve",
     "check_sigreg",
     "check_sinkhorn_knopp",
+    "check_supcon",
     "check_supcon",
     "check_swapped_prediction",
     "check_token_labels",

@@ -64,6 +64,7 @@ __all__ = [
     "MAE",
     "METHODS",
     "VQA",
+    "VQA",
     "BarlowTwins",
     "DeeperCluster",
     "LeJEPA",

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslcore.backbones import update_ema
-from sslcore.distributed import gather_with_grad
 from sslcore.methods.labelled_queue import LabelledQueue
 from sslcore.methods.method import teacher_of
 from sslcore.methods.supcon import LabelledViews, SupCon
@@ -59,8 +58,7 @@ class LOOK(SupCon):
         if self.training:  # after the copy was taken, so no row meets itself
             with torch.no_grad():
                 keys = self.teacher_projector(self.features(torch.cat(list(views[0])), self.teacher_backbone))
-            rows = (F.normalize(keys.float(), dim=1), labels, ids)
-            self.queue.write(*(gather_with_grad(row, self.group) for row in rows))
+            self.queue.push_labelled(F.normalize(keys.float(), dim=1), labels, ids, self.group)
         return leave_one_out_knn(
             z, labels, memory=memory[0], memory_labels=memory[1], ids=ids, memory_ids=memory[2], **settings
         )

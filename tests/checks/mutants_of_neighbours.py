@@ -1,4 +1,4 @@
-"""Wrong versions of the supervised contrastive and leave-one-out losses; every one must fail its check."""
+"""Wrong implementations of the objectives that read labels off neighbours."""
 
 from __future__ import annotations
 

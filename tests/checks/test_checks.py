@@ -9,6 +9,7 @@ from sslcore import checks
 from sslcore.checks import CheckFailed
 from tests.checks import (
     mutants,
+    mutants_of_energy,
     mutants_of_gaussian,
     mutants_of_granular,
     mutants_of_neighbours,
@@ -22,6 +23,7 @@ MUTANTS = {
     "check_auroc": mutants.AUROC,
     "check_barlow_twins": mutants.BARLOW,
     "check_close_pairs": mutants_of_pairs.CLOSURE,
+    "check_contrastive_divergence": mutants_of_energy.DIVERGENCE,
     "check_dino_loss": mutants.DINO,
     "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
     "check_granular_nce": mutants_of_granular.GRANULAR,
@@ -31,6 +33,7 @@ MUTANTS = {
     "check_knn": mutants.KNN,
     "check_koleo": mutants.KOLEO,
     "check_leave_one_out": mutants_of_neighbours.LEAVE_ONE_OUT,
+    "check_langevin": mutants_of_energy.LANGEVIN,
     "check_masked_pixel_loss": mutants.PIXELS,
     "check_mass_threshold": mutants.MASS,
     "check_mined_triplet_loss": mutants_of_pairs.TRIPLET,
@@ -70,6 +73,8 @@ CORRECT = {
     "check_barlow_twins": mutants._barlow,
     "check_leave_one_out": mutants_of_neighbours._leave_one_out,
     "check_supcon": mutants_of_neighbours._supcon,
+    "check_contrastive_divergence": mutants_of_energy._divergence,
+    "check_langevin": mutants_of_energy._langevin,
     "check_vicreg": mutants._vicreg,
     "check_dino_loss": mutants._dino,
     "check_koleo": mutants._koleo,

@@ -40,7 +40,8 @@ def test_without_the_guard_embeddings_shrink_and_with_it_they_do_not():
     spread = {}
     for lambd in (0.0, 0.2):
         torch.manual_seed(0)
-        model = LeJEPA(small_convnet(3, (8,)), projector_dims=(16, 8), projector_norm="layer", num_slices=16, lambd=lambd)
+        settings = {"projector_dims": (16, 8), "projector_norm": "layer", "num_slices": 16}
+        model = LeJEPA(small_convnet(3, (8,)), lambd=lambd, **settings)
         data = small_set()
         fit(model, data, steps=60, batch_size=16, lr=1e-2, progress=False)
         view = model.eval().views({"images": data.images}, torch.Generator().manual_seed(0))["views"][0]

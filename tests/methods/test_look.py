@@ -76,13 +76,11 @@ def test_the_queue_is_a_ring():
     queue = LabelledQueue(5, 2)
     for start in (0, 3):
         numbers = torch.arange(start, start + 3)
-        queue.write(numbers[:, None].expand(3, 2).float(), numbers, 10 * numbers)
+        queue.push_labelled(numbers[:, None].expand(3, 2).float(), numbers, 10 * numbers)
     assert queue.labels.tolist() == [5, 1, 2, 3, 4] and queue.ids.tolist() == [50, 10, 20, 30, 40]
     assert queue.rows[:, 0].tolist() == [5, 1, 2, 3, 4] and int(queue.cursor) == 1
-    with pytest.raises(ValueError, match="at least the 6 rows of a batch, got a size of 5"):
-        queue.write(torch.ones(6, 2), torch.arange(6), torch.arange(6))
-    with pytest.raises(ValueError, match="queue: expected size and dim of at least 1"):
-        LabelledQueue(0, 2)
+    with pytest.raises(ValueError, match="at least the 6 keys of a batch, got 5"):
+        queue.push_labelled(torch.ones(6, 2), torch.arange(6), torch.arange(6))
 
 
 def test_bad_input_is_refused():
