@@ -64,7 +64,6 @@ __all__ = [
     "MAE",
     "METHODS",
     "VQA",
-    "VQA",
     "BarlowTwins",
     "DeeperCluster",
     "LeJEPA",
