@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,7 +107,7 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
         return DINO(network, policy=policies, local_crops=2, out_dim=256, momentum=0.99, freeze_last_layer=0.0)
     if name == "swav":
         policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)), ViewPolicy(size // 2, scale=(0.1, 0.5)))
-        return SwAV(network, policy=policies, pool="mean", local_crops=2, num_prototypes=64, epsilon=0.03)
+        return SwAV(network, policy=policies, pool="mean", local_crops=2, num_prototypes=64, epsilon=0.015)
     if name == "mugs":
         policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)),) * 2 + (ViewPolicy(size // 2, scale=(0.1, 0.5)),)
         settings = {"pool": "mean", "local_crops": 1, "projector_norm": "batch", "num_neighbours": 4}
@@ -147,12 +146,14 @@ def run(name: str, seed: int, task: str, scale_name: str, folder: Path, data: Sc
     torch.manual_seed(seed)
     steps = 0 if name == "untrained" else scale.steps[task][name]
     method = make_method("mae" if name == "untrained" else name, scale, data.extras["presence"].shape[1]).to(device)
-    begin = time.perf_counter()
+    seconds = 0.0
     if steps:
-        fit(method, data, steps=steps, batch_size=scale.batch_size, lr=LEARNING_RATES[name], seed=seed, device=device,
+        history = fit(
+            method, data, steps=steps, batch_size=scale.batch_size, lr=LEARNING_RATES[name], seed=seed, device=device,
             precision=scale.precision.get(name, "auto"), clip_norm=3.0 if name in ("dino", "mugs") else None,
-            checkpoint=folder / f"{task}_{scale_name}_{name}_{seed}.pt", checkpoint_every=100)  # fmt: skip
-    seconds = time.perf_counter() - begin
+            checkpoint=folder / f"{task}_{scale_name}_{name}_{seed}.pt", checkpoint_every=100,
+        )  # fmt: skip
+        seconds = history.seconds  # of all parts, where a run was broken off
     method.backbone.eval()
     found = {**read(method.backbone, scale, device), "seconds": round(seconds, 1)}
     found["images_seen"] = steps * scale.batch_size

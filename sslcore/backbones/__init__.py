@@ -7,6 +7,7 @@ from sslcore.backbones.decoder import MAEDecoder
 from sslcore.backbones.ema import ema_copy, update_ema
 from sslcore.backbones.heads import DINOHead, Prototypes, mlp
 from sslcore.backbones.positions import sincos_positions
+from sslcore.backbones.regnet import regnet, regnet_widths
 from sslcore.backbones.timm_bridge import TimmBackbone, timm_backbone
 from sslcore.backbones.timm_vit import load_timm_vit
 from sslcore.backbones.tokens import Tokens
@@ -26,6 +27,8 @@ __all__ = [
     "ema_copy",
     "load_timm_vit",
     "mlp",
+    "regnet",
+    "regnet_widths",
     "resnet18",
     "sincos_positions",
     "small_convnet",

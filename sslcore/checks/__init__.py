@@ -6,7 +6,13 @@ property that does not hold with a CheckFailed that says which one, and what you
 
 from sslcore.checks.auditing import check_residual_share, check_sieve
 from sslcore.checks.binding import check_auroc, check_quadratic_probe, check_same_object_pairs, check_token_labels
-from sslcore.checks.clustering import check_prototype_usage, check_sinkhorn_knopp, check_swapped_prediction
+from sslcore.checks.clustering import (
+    check_balanced_prior,
+    check_prototype_usage,
+    check_regnet_widths,
+    check_sinkhorn_knopp,
+    check_swapped_prediction,
+)
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.gaussian import check_epps_pulley, check_sigreg
@@ -38,6 +44,7 @@ __all__ = [
     "check_alignment",
     "check_attention_rollout",
     "check_auroc",
+    "check_balanced_prior",
     "check_barlow_twins",
     "check_close_pairs",
     "check_contrastive_divergence",
@@ -63,6 +70,7 @@ __all__ = [
     "check_random_mask",
     "check_rankme",
     "check_residual_share",
+    "check_regnet_widths",
     "check_same_object_pairs",
     "check_sieve",
     "check_sigreg",

@@ -135,7 +135,9 @@ def _dino(student, teacher, center, student_temp, teacher_temp, same=False, flip
     shifted = student - center if flip else student
     log_probs = (shifted / student_temp).log_softmax(-1)
     terms = [
-        -(targets[t] * log_probs[s]).sum(-1).mean() for t in range(len(teacher)) for s in range(len(student))
+        -(targets[t] * log_probs[s]).sum(-1).mean()
+        for t in range(len(teacher))
+        for s in range(len(student))
         if same or s != t
     ]
     return torch.stack(terms).mean()
@@ -354,8 +356,10 @@ MASS = {
 }
 
 LABELS = {
-    "maximum id": lambda m, p: (m.unfold(1, p, p).unfold(2, p, p).flatten(3).amax(-1).flatten(1).long(),
-                                token_labels(m, p)[1]),
+    "maximum id": lambda m, p: (
+        m.unfold(1, p, p).unfold(2, p, p).flatten(3).amax(-1).flatten(1).long(),
+        token_labels(m, p)[1],
+    ),
     "centre pixel's purity": lambda m, p: (token_labels(m, p)[0], torch.ones_like(token_labels(m, p)[1])),
     "columns first": lambda m, p: tuple(part for part in token_labels(m.transpose(1, 2), p)),
 }
@@ -468,4 +472,38 @@ USAGE = {
     "number of winners": lambda q: torch.tensor(float(q.argmax(1).unique().numel())),
     "base two": lambda q: _entropy(q.mean(0), 2).exp(),
     "no zero rule": lambda q: (-(q.mean(0) * q.mean(0).log()).sum()).exp(),
+}
+
+
+def _prior(scores, prior, epsilon, num_iters, where="columns", last="rows"):
+    codes = (scores / epsilon).exp()
+    for _ in range(num_iters):
+        codes = codes / codes.sum(0) * (prior if where == "columns" else 1)
+        codes = codes / codes.sum(1, keepdim=True) / len(codes)
+    if where == "end":
+        codes = codes * prior
+    return (codes if last == "rows" else codes / codes.sum(0) * prior) * len(codes)
+
+
+PRIOR = {
+    "prior ignored": lambda s, r, e, n: _prior(s, torch.full_like(r, 1 / len(r)), e, n),
+    "prior at the end": lambda *a: _prior(*a, where="end"),
+    "columns last": lambda *a: _prior(*a, last="columns"),
+    "inverse prior": lambda s, r, e, n: _prior(s, (1 / r) / (1 / r).sum(), e, n),
+    "square root": lambda s, r, e, n: _prior(s, r.sqrt() / r.sqrt().sum(), e, n),
+    "sorted prior": lambda s, r, e, n: _prior(s, r.sort(descending=True).values, e, n),
+}
+
+
+def _widths(w0, wa, wm, depth, start=0, exponent=round, quantum=8):
+    powers = [exponent(math.log((w0 + wa * (j + start)) / w0) / math.log(wm)) for j in range(depth)]
+    return [int(round(w0 * wm**power / quantum) * quantum) for power in powers]
+
+
+WIDTHS = {
+    "no powers": lambda w0, wa, wm, depth: [round((w0 + wa * j) / 8) * 8 for j in range(depth)],
+    "counted from one": lambda *a: _widths(*a, start=1),
+    "rounded down": lambda *a: _widths(*a, exponent=math.floor),
+    "not a multiple of 8": lambda *a: _widths(*a, quantum=1),
+    "factor 2 always": lambda w0, wa, wm, depth: _widths(w0, wa, 2.0, depth),
 }
