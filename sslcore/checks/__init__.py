@@ -68,7 +68,6 @@ __all__ = [
     "check_sigreg",
     "check_sinkhorn_knopp",
     "check_supcon",
-    "check_supcon",
     "check_swapped_prediction",
     "check_token_labels",
     "check_uniformity",
