@@ -111,8 +111,8 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
     if name == "mugs":
         policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)),) * 2 + (ViewPolicy(size // 2, scale=(0.1, 0.5)),)
         settings = {"pool": "mean", "local_crops": 1, "projector_norm": "batch", "num_neighbours": 4}
-        sizes = {"queue_size": 2048, "memory_size": 2048, "out_dim": 256, "momentum": 0.99, "freeze_last_layer": 0.0}
-        return Mugs(network, policy=policies, standardize=True, **settings, **sizes)
+        sizes = {"queue_size": 2048, "memory_size": 2048, "out_dim": 256, "momentum": 0.98, "freeze_last_layer": 0.0}
+        return Mugs(network, policy=policies, temperature=0.1, standardize=True, **settings, **sizes)
     return Supervised(network, num_classes, target="presence", policy=crop)
 
 
