@@ -60,9 +60,9 @@ def test_super_class_is_the_pair_of_super_cluster_and_rotation():
         method.sub_head.bias[5 * 3 + 2] = 50.0  # and its sub-cluster 2
     views = views_of(method) | {"rotations": torch.ones(8, dtype=torch.long)}
     method.supers[:8], method.subs[:8] = 1, 2
-    assert float(method.loss(views).total) == pytest.approx(0.0, abs=1e-6)
+    assert method.loss(views).total.item() == pytest.approx(0.0, abs=1e-6)
     method.supers[:8] = 0
-    assert float(method.loss(views).total) > 40
+    assert method.loss(views).total > 40
 
 
 def test_fresh_heads_guess():
@@ -70,7 +70,7 @@ def test_fresh_heads_guess():
     with torch.no_grad():
         for weight in (*method.super_head.parameters(), *method.sub_head.parameters()):
             weight.zero_()
-    assert float(method.loss(views_of(method)).total) == pytest.approx(math.log(8) + math.log(3))
+    assert method.loss(views_of(method)).total.item() == pytest.approx(math.log(8) + math.log(3))
 
 
 def test_views_turn_each_image_by_its_own_rotation():

@@ -152,8 +152,9 @@ def main(rank: int, size: int, folder: Path) -> None:
         clustered = build("deeper_cluster", "convnet")
         fit(clustered, clustered.batches(small_set().images, every=2), steps=5, batch_size=12, device="cpu")
         out["clustered"] = clustered.state_dict()
-        source, run = clustered.batches(small_set().images, every=2), {"steps": 1, "batch_size": 12, "device": "cpu"}
-        out["fsdp clusters"] = failure(ValueError, lambda: fit(clustered, source, fsdp=True, **run))
+        fresh, run = build("deeper_cluster", "convnet"), {"steps": 1, "batch_size": 12, "device": "cpu", "fsdp": True}
+        source = fresh.batches(small_set().images, every=2)
+        out["fsdp clusters"] = failure(ValueError, lambda: fit(fresh, source, **run))
         run = {"batch_size": 6, "device": "cpu", "steps": 8}
         whole, resumed, path = moco(), moco(), folder / "run.pt"
         fit(whole, pixels(20, 8), **run)
