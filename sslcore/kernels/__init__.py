@@ -10,6 +10,6 @@ distillation.py, distillation_gpu.py
 sigreg.py      any device, Triton on NVIDIA GPUs: one cosine and sine a sample and slice, then products
 
 The public functions in sslcore.objectives choose between the plain form and a twin by device and size; each twin's
-page says when it is chosen and where it loses. A twin has no second derivative: torch says so when one is asked for.
-Nothing here is imported before it is needed, and every file imports without Triton.
+page says when it is chosen and where it loses. A twin has no second derivative, and asking for one is an error
+(derivative.py). Triton is not imported before it is needed, and every file imports without it (optional_triton.py).
 """

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from sslcore.kernels.derivative import first_derivative_only
 
 STRIP_VALUES = 2**24  # entries of a D x D matrix held at once: 64 MiB, so up to D = 4096 it is formed once and kept
 
@@ -58,7 +59,7 @@ class _Spread(torch.autograd.Function):
         return variance, energy / len(z) ** 2
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_variance: Tensor, grad_energy: Tensor) -> tuple[Tensor, None]:
         z, *kept = ctx.saved_tensors
         centred = z - z.mean(dim=0)
@@ -83,7 +84,7 @@ class _Correlation(torch.autograd.Function):
         return torch.linalg.vecdot(a, b, dim=0) / len(z0), energy / len(z0) ** 2
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad_diagonal: Tensor, grad_energy: Tensor) -> tuple[Tensor | None, ...]:
         z0, z1, *kept = ctx.saved_tensors
         num, results = len(z0), []

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from sslcore.kernels.derivative import first_derivative_only
 
 STRIP_VALUES = 2**18  # logits held in full precision at once, within a core's cache
 
@@ -62,7 +63,7 @@ class _Strips(torch.autograd.Function):
         return torch.stack(losses).sum()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         student, teacher, center, weight = ctx.saved_tensors
         mass = masses(len(student), len(teacher), ctx.settings.skip_own, student.device).to(center.dtype)

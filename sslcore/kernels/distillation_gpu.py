@@ -12,8 +12,8 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sslcore.kernels.derivative import first_derivative_only
 from sslcore.kernels.distillation import Settings, masses
 from sslcore.kernels.optional_triton import HAS_TRITON, jit, tl, triton
 
@@ -232,7 +232,7 @@ class _Kernels(torch.autograd.Function):
         return losses.sum() * math.log(2)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         student, *others = ctx.saved_tensors
         result = torch.empty_like(student)

@@ -14,8 +14,8 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sslcore.kernels.derivative import first_derivative_only
 from sslcore.kernels.optional_triton import HAS_TRITON, jit, tl, triton
 
 CPU_STRIP, GPU_STRIP = 2**18, 2**23  # values of u held at once: within a core's cache; 32 MiB
@@ -137,7 +137,7 @@ class _Sums(torch.autograd.Function):
         return torch.cat([summed(z @ part, knots, step) for part in parts], dim=2)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, slices = ctx.saved_tensors
         # d cos(t u) = -t sin(t u) and d sin(t u) = t cos(t u): the real part of t (grad_sin + i grad_cos) w**j.

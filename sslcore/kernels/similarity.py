@@ -12,8 +12,8 @@ from contextlib import nullcontext
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from sslcore.kernels.derivative import first_derivative_only
 from sslcore.kernels.optional_triton import HAS_TRITON, jit, tl, triton
 
 MAX_DIM = 256  # a whole row of each side must fit in one tile
@@ -172,7 +172,7 @@ class _MeanLogSumExp(torch.autograd.Function):
         return loss.mean() * math.log(2)
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         a, b, loss, extra = ctx.saved_tensors
 

@@ -1,12 +1,18 @@
-"""The contrastive denominator in strips of rows, with plain torch: any device, any floating-point type."""
+"""The contrastive denominator in strips of rows, with plain torch: any device, any floating-point type.
+
+mean_logsumexp      rows against any candidates; gradients while each strip is at hand
+mean_over_pairs     a batch against itself: similarities are symmetric, so each pair is multiplied once, not twice
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-CPU_STRIP, GPU_STRIP = 2**20, 2**24  # similarities held at once: a core's share of the cache; 64 MiB
+from sslcore.kernels.derivative import first_derivative_only
+
+LARGEST_SCALE = 40.0  # exp(-2 * 40) is still a normal float32: no maximum has to be looked for
+CPU_STRIP, GPU_STRIP = 2**18, 2**24  # similarities held at once: within a core's cache; 64 MiB
 
 
 class _MeanLogSumExp(torch.autograd.Function):
@@ -46,7 +52,7 @@ class _MeanLogSumExp(torch.autograd.Function):
         return loss.mean()
 
     @staticmethod
-    @once_differentiable
+    @first_derivative_only
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
         return (*(None if saved is None else saved * grad for saved in ctx.saved_tensors), None, None, None)
 
@@ -62,10 +68,53 @@ def mean_logsumexp(
 ) -> Tensor:
     """Twin of sslcore.objectives.contrastive.mean_logsumexp, which states the arguments, in O((M + L) D) memory.
 
-    strip_values: how many similarities may be held at once; None takes 2**20 on a CPU, 2**24 elsewhere. half_inputs is
+    strip_values: how many similarities may be held at once; None takes 2**18 on a CPU, 2**24 elsewhere. half_inputs is
     of no use here. Returns a scalar. Chosen for large matrices wherever the Triton kernels do not serve: CPUs, rows
     wider than 256, float64. Loses on small ones, where one large matmul is as good and has a second derivative.
     """
     strip_values = (CPU_STRIP if rows.device.type == "cpu" else GPU_STRIP) if strip_values is None else strip_values
     strip = max(1, strip_values // candidates.shape[0])
     return _MeanLogSumExp.apply(rows, candidates, extra, scale, skip, strip)
+
+
+class _MeanOverPairs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, rows: Tensor, scale: float, strip: int) -> Tensor:
+        offset = rows.new_full((1,), -scale)
+
+        def powers(start: int) -> Tensor:
+            """exp(scale * (cosine - 1)) of a strip with itself and all rows behind it; a row with itself gives zero."""
+            similar = torch.addmm(offset, rows[start : start + strip], rows[start:].T, alpha=scale).exp_()
+            similar.diagonal().zero_()
+            return similar
+
+        sums = torch.zeros_like(rows[:, 0])
+        for start in range(0, len(rows), strip):
+            similar = powers(start)
+            stop = start + len(similar)
+            sums[start:stop] += similar.sum(dim=1)
+            sums[stop:] += similar[:, len(similar) :].sum(dim=0)
+        if ctx.needs_input_grad[0]:
+            grad, shares = torch.zeros_like(rows), sums.reciprocal()
+            for start in range(0, len(rows), strip):
+                similar = similar if strip >= len(rows) else powers(start)
+                stop = start + len(similar)
+                similar *= shares[start:stop, None] + shares[start:]
+                grad[start:stop].addmm_(similar, rows[start:])
+                grad[stop:].addmm_(similar[:, len(similar) :].T, rows[start:stop])
+            ctx.save_for_backward(grad.mul_(scale / len(rows)))
+        return sums.log_().mean() + scale
+
+    @staticmethod
+    @first_derivative_only
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.saved_tensors[0] * grad, None, None
+
+
+def mean_over_pairs(rows: Tensor, scale: float, strip_values: int | None = None) -> Tensor:
+    """Twin of mean_logsumexp(rows, rows, scale, skip=0) in sslcore.objectives.contrastive, for rows of length one.
+
+    scale at most LARGEST_SCALE; strip_values as in mean_logsumexp. Returns a scalar. Two thirds of the products.
+    """
+    strip_values = (CPU_STRIP if rows.device.type == "cpu" else GPU_STRIP) if strip_values is None else strip_values
+    return _MeanOverPairs.apply(rows, scale, max(1, strip_values // len(rows)))

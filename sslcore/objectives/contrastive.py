@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # some builds of torch have no torch.distributed
     from torch.distributed import ProcessGroup
 
 
-TILED_SIMILARITIES = 2**22  # a matrix of 16 MiB: from here strips of rows beat one large matmul on a CPU core
+TILED_SIMILARITIES = 2**16  # a matrix of 256 KiB: from here strips of rows are at least as fast as one large matmul
 
 
 def mean_logsumexp(
@@ -67,6 +67,8 @@ def _denominator(
         if similarity.supports(rows, candidates):
             return similarity.mean_logsumexp(rows, candidates, scale, skip, extra, half_inputs)
     if rows.shape[0] * candidates.shape[0] >= TILED_SIMILARITIES and not torch.compiler.is_compiling():
+        if rows is candidates and skip == 0 and scale <= tiled.LARGEST_SCALE:
+            return tiled.mean_over_pairs(rows, scale)
         return tiled.mean_logsumexp(rows, candidates, scale, skip, extra)
     return mean_logsumexp(rows, candidates, scale, skip, extra)
 

@@ -42,7 +42,8 @@ class Case:
     """One row: contenders are calls without arguments that do the same work.
 
     values: the loss of each contender once, to see that they agree within `tolerance` (relative); None where the
-    contenders draw random numbers of their own. leaves: what the gradients go to. num_bytes, num_flops: what has to be moved and multiplied at least.
+    contenders draw random numbers of their own. leaves: what the gradients go to. num_bytes, num_flops: what has to be
+    moved and multiplied at least.
     """
 
     name: str

@@ -61,8 +61,45 @@ def test_only_wanted_gradients_and_no_second_derivative():
         torch.testing.assert_close(*results)
     assert not tiled.mean_logsumexp(rows.detach(), queue, 2.0).requires_grad
     (grad,) = torch.autograd.grad(tiled.mean_logsumexp(rows, queue, 2.0), rows, create_graph=True)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="no second derivative"):
         grad.sum().backward()
+
+
+@pytest.mark.parametrize("strip_values", [1, 20, 50, 10**6])
+@pytest.mark.parametrize("temperature", [1 / 40, 0.5, 100.0])
+@pytest.mark.parametrize("num", [2, 3, 10])
+def test_pairs_equal_the_plain_form(num, temperature, strip_values):
+    rows = unit_rows(torch.randn(num, 3, dtype=torch.float64)).requires_grad_()
+    results = []
+    for loss in (
+        mean_logsumexp(rows, rows, 1 / temperature, 0),
+        tiled.mean_over_pairs(rows, 1 / temperature, strip_values=strip_values),
+    ):
+        results.append((loss.detach(), *torch.autograd.grad(3 * loss, rows)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("strip_values", [7, 10**6])
+def test_pairs_at_the_largest_scale(strip_values):
+    """Two opposite bundles and one row against all: nothing underflows in float32."""
+    rows = torch.tensor([[1.0, 0.0]]).repeat(6, 1)
+    rows[0, 0] = -1
+    rows.requires_grad_()
+    losses = [
+        mean_logsumexp(rows, rows, tiled.LARGEST_SCALE, 0),
+        tiled.mean_over_pairs(rows, tiled.LARGEST_SCALE, strip_values=strip_values),
+    ]
+    grads = [torch.autograd.grad(loss, rows)[0] for loss in losses]
+    torch.testing.assert_close(*losses)
+    torch.testing.assert_close(*grads)
+
+
+def test_pairs_gradient_equals_finite_differences():
+    rows = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    for strip_values in (10, 1000):
+        pairs = lambda x: tiled.mean_over_pairs(unit_rows(x), 2.0, strip_values)  # noqa: B023, E731
+        assert torch.autograd.gradcheck(pairs, rows)
+    assert not pairs(rows.detach()).requires_grad
 
 
 @pytest.mark.parametrize("dim", [257, 8192])
@@ -87,6 +124,9 @@ def test_never_holds_the_whole_matrix():
 
     with Largest() as seen:
         tiled.mean_logsumexp(rows, rows, 1.0, 0, strip_values=1024).backward()
+    assert seen.values <= 1024
+    with Largest() as seen:
+        tiled.mean_over_pairs(rows, 1.0, strip_values=1024).backward()
     assert seen.values <= 1024
     with Largest() as seen:
         mean_logsumexp(rows, rows, 1.0, 0).backward()

@@ -264,6 +264,18 @@ def test_layout_zero_rows_and_sides_without_gradient(form):
     assert not nt_xent(z0.detach(), z1).requires_grad
 
 
+def test_second_derivatives_are_right_or_refused(form):
+    z0, z1 = torch.randn(2, 5, 3, dtype=torch.float64)
+    z0.requires_grad_()
+    for loss in (lambda z: nt_xent(z, z1), lambda z: nt_xent(z, z1, 0.02), lambda z: info_nce(z, z1)):
+        if form == "plain":
+            assert torch.autograd.gradgradcheck(loss, z0)
+        else:
+            (grad,) = torch.autograd.grad(loss(z0), z0, create_graph=True)
+            with pytest.raises(RuntimeError, match="no second derivative"):
+                grad.sum().backward()
+
+
 def test_two_devices_are_refused(form):
     z, elsewhere = torch.randn(4, 3), torch.randn(4, 3, device="meta")
     for call in (
