@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sslcore.backbones.attention import AttentionMask, Block, check_attention_mask
 from sslcore.backbones.positions import resize_positions, rope_angles, sincos_positions
@@ -47,6 +48,7 @@ class VisionTransformer(nn.Module):
         norm_eps: float = 1e-6,
     ):
         super().__init__()
+        self.grad_checkpointing = False
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         for name, number in dict(patch_size=patch_size, in_chans=in_chans, depth=depth, num_heads=num_heads).items():
             check_positive(name, number)
@@ -93,6 +95,10 @@ class VisionTransformer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """In training keep only each block's input and compute the rest again backward; timm's name for the switch."""
+        self.grad_checkpointing = enable
+
     def positions(self, grid: tuple[int, int]) -> Tensor | None:
         """The (1, h * w, D) table added to the patch embeddings for this grid; None for "rope" and "none"."""
         if self.pos_embed is not None:
@@ -132,7 +138,9 @@ class VisionTransformer(nn.Module):
         sequence, angles = self._embed(x, grid, ids_keep, mask)
         layers, attentions = [sequence], {}
         for index, block in enumerate(self.blocks):
-            sequence, weights = block(sequence, angles, attn_mask, index in wanted)
+            inputs = sequence, angles, attn_mask, index in wanted
+            again = self.grad_checkpointing and self.training and torch.is_grad_enabled()
+            sequence, weights = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
             if index in wanted:
                 attentions[index] = weights
             if return_layers:

@@ -1,9 +1,9 @@
 """A view in one Triton kernel: pixels are read once as they were stored and written once as the network wants them.
 
 Plain torch writes the batch to memory some sixty times between the stored image and its view. Here a program takes one
-view: it cuts, flips, resizes, changes colours, greys, solarizes and normalises in registers, a tile of pixels at a time.
-Contrast needs the mean of the whole view first, so views that draw it are computed twice and stored once. Blur needs
-neighbours: policies that have it take two more launches, one an axis.
+view: it cuts, flips, resizes, changes colours, greys, solarizes and normalises in registers, a tile of pixels at a
+time. Contrast needs the mean of the whole view first, so views that draw it are computed twice and stored once. Blur
+needs neighbours: policies that have it take two more launches, one an axis.
 The agreement with the plain form is tested on the CPU in Triton's interpreter. Its speed on CUDA has not been measured.
 It must lose where a program has too much to do alone: few large images on a large GPU.
 """
@@ -265,7 +265,8 @@ def render(
     num_images, channels, height, width = images.shape
     views, device = len(drawn.crops), images.device
     flags = torch.stack([drawn.flip, drawn.grayscale, drawn.solarize], 1).to(torch.uint8)
-    numbers = [[value] * 3 if isinstance(value, int | float) else list(value) * (3 // len(value)) for value in (mean, std)]
+    pair = ([value] if isinstance(value, int | float) else list(value) for value in (mean, std))
+    numbers = [values * (3 // len(values)) for values in pair]
     statistics = torch.tensor(numbers, dtype=torch.float32).to(device, non_blocking=True)
     table = torch.tensor([list(order) for order in orders], dtype=torch.int32).to(device, non_blocking=True)
     shape = (views, channels, size, size)

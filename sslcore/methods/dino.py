@@ -13,7 +13,7 @@ from sslcore.methods.byol import cosine_momentum
 from sslcore.methods.method import Method, teacher_of, view_size
 from sslcore.objectives import dino_loss, update_center
 from sslcore.validate import require
-from sslcore.views import dino_policies
+from sslcore.views import dino_policies, multicrop
 
 
 class DINO(Method):
@@ -76,7 +76,7 @@ class DINO(Method):
         size, patch = view_size(self, batch), self.backbone.patch_size
         local_size = self.local_size or max(1, round(size * 3 / 7 / patch)) * patch
         first, second, local = dino_policies(size, local_size) if self.policy is None else self.policy
-        return [policy(batch["images"], generator=generator) for policy in [first, second] + [local] * self.local_crops]
+        return multicrop(batch["images"], [first, second] + [local] * self.local_crops, generator)
 
     @torch.no_grad()
     def teach(self, global_crops: Sequence[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslcore.backbones import ema_copy
 from sslcore.backbones.attention import DropPath
 from sslcore.validate import check_images, require, unknown
+from sslcore.views import ViewPolicy, multicrop
 
 POOLS = ("auto", "cls", "mean")
 
@@ -23,6 +24,7 @@ class Method(nn.Module):
         the patch tokens where it has none; "cls" insists on a class token; "mean" always averages the patches.
     img_size: side of the views; None keeps the side of the images that come in.
     group: process group the batch is spread over, set by the training loop; None means this process alone.
+    views_early: whether views may be drawn while the step before is under way; False where they read what a step moves.
     needs: names beyond images, labels and index that the method reads from a batch ("masks" or an extra).
 
     Everything that changes during training is a parameter or a buffer, so state_dict carries the whole run.
@@ -31,6 +33,7 @@ class Method(nn.Module):
 
     group: Any = None
     needs: tuple[str, ...] = ()
+    views_early: bool = True
 
     def __init__(self, backbone: nn.Module, *, pool: str = "auto", img_size: int | None = None) -> None:
         super().__init__()
@@ -96,4 +99,6 @@ def two_views(
     """Two independent draws of each image: by one policy twice, by a pair of policies, or by default(size)."""
     policy = default(view_size(method, batch)) if policy is None else policy
     first, second = policy if isinstance(policy, Sequence) else (policy, policy)
+    if type(first) is type(second) is ViewPolicy:
+        return tuple(multicrop(batch["images"], (first, second), generator))
     return first(batch["images"], generator=generator), second(batch["images"], generator=generator)

@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--precision", default="auto", choices=PRECISIONS)
     options.add_argument("--compile", action="store_true")
     options.add_argument("--channels-last", action="store_true")
+    options.add_argument("--activation-checkpointing", action="store_true", help="less memory, a third more time")
     options.add_argument("--checkpoint", help="file to write and to go on from")
     options.add_argument("--checkpoint-every", type=int, default=0, metavar="STEPS")
     options.add_argument("--no-resume", dest="resume", action="store_false", help="start over, whatever is in the file")

@@ -64,7 +64,8 @@ class StoredBatches:
         if epoch != self.epoch:
             # Drawn on the CPU, so that the order is the same on every device.
             generator = torch.Generator().manual_seed(mix_seed(0, self.seed, epoch))
-            self.epoch, self.order = epoch, torch.randperm(len(self), generator=generator).to(self.device)
+            order = torch.randperm(len(self), generator=generator)
+            self.epoch, self.order = epoch, order.to(self.device, non_blocking=True)
         index = self.order[position * batch_size : (position + 1) * batch_size][part]
         batch = {name: value.index_select(0, index) for name, value in self.fields.items()}
         return {"labels": None, **batch, "index": index}
@@ -168,6 +169,43 @@ class ViewSource:
             require(got == count, f"data: expected the function to return {count} images at step {step}, got {got}")
         views = self.method.views(batch, self.generator)
         return map_tensors(views, lambda tensor: tensor[part]) if self.shared else views
+
+
+class ViewsAhead:
+    """Views drawn one step ahead on a second CUDA stream, while the network works on those of this step.
+
+    draw: what gives the views of a step. steps: of the whole run. Views depend on (seed, step, rank) alone, so drawing
+    them early changes nothing.
+    """
+
+    def __init__(self, draw: Callable[[int], Any], steps: int, device: torch.device) -> None:
+        self.draw, self.steps, self.device = draw, steps, device
+        self.stream = torch.cuda.Stream(device)
+        self.stream.wait_stream(torch.cuda.current_stream(device))  # the data may still be on its way
+        self.waiting: dict[int, Any] = {}
+
+    def close(self) -> None:
+        """Forget what was drawn for a step that will not come."""
+        self.waiting.clear()
+
+    def _start(self, step: int) -> Any:
+        with torch.cuda.stream(self.stream):
+            return self.draw(step)
+
+    def __call__(self, step: int) -> Any:
+        """The views of a step, for the current stream to use; the next ones are started."""
+        views = self.waiting.pop(step) if step in self.waiting else self._start(step)
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        map_tensors(views, lambda tensor: _used_on(tensor, current))
+        if step + 1 < self.steps:
+            self.waiting[step + 1] = self._start(step + 1)
+        return views
+
+
+def _used_on(tensor: Tensor, stream: Any) -> Tensor:
+    tensor.record_stream(stream)  # its memory is free again only once that stream is done with it
+    return tensor
 
 
 def map_tensors(views: Any, change: Callable[[Tensor], Tensor]) -> Any:

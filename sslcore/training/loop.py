@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from sslcore.data.streaming import ImageStream
-from sslcore.training.batches import StoredBatches, StreamedBatches, ViewSource, map_tensors, mix_seed
+from sslcore.training.batches import StoredBatches, StreamedBatches, ViewsAhead, ViewSource, map_tensors, mix_seed
 from sslcore.training.checkpoint import describe, read_checkpoint, restore, save_checkpoint
 from sslcore.training.history import History, Recorder, named_terms
+from sslcore.training.memory import keep_freed_memory
 from sslcore.training.optimizers import make_optimizer, set_lr, warmup_cosine
 from sslcore.training.progress import progress_bar
 from sslcore.training.ranks import Ranks
@@ -40,6 +41,7 @@ def fit(
     precision: str = "auto",
     compile: bool = False,
     channels_last: bool = False,
+    activation_checkpointing: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 0,
     resume: bool = True,
@@ -56,7 +58,10 @@ def fit(
     steps, batch_size: how long, and images a step over all ranks. warmup: part of the steps in which lr rises.
     optimizer: "adamw", "sgd", "lars", or a function of (groups, lr). Vectors and scalars are never decayed.
     precision: "bf16" runs the networks under autocast; "auto" does so on CUDA only. Views are drawn in float32.
-    compile: compile each network of the method. channels_last: lay images and convolutions out channels last.
+    compile: compile each network of the method; it loses where the run is shorter than compiling (a minute or more on
+        the CPU) and where shapes change. channels_last: lay images and convolutions out channels last.
+    activation_checkpointing: let vision transformers forget what is inside their blocks and compute it again backward:
+        a third more time, a fraction of the memory, the same gradients.
     checkpoint: file written every checkpoint_every steps (0: at the end only). If it is there and resume is True the
         run goes on from it; on the CPU, with the same number of threads, it ends on exactly the weights of an
         unbroken run. A finished run is loaded, not repeated. The number of ranks may change: images stay those of the
@@ -108,6 +113,16 @@ def fit(
     if compile:
         for child in method.children():
             child.compile(dynamic=False)  # crops come in two sizes; symbolic ones break resized positions
+
+    if activation_checkpointing:
+        able = [module for module in method.modules() if hasattr(module, "set_grad_checkpointing")]
+        require(len(able) > 0, "activation_checkpointing: expected a vision transformer in the method, got none")
+        for module in able:
+            module.set_grad_checkpointing()
+    if device.type == "cpu":
+        keep_freed_memory()
+    elif device.type == "cuda" and isinstance(source, StoredBatches) and method.views_early:
+        views_of = ViewsAhead(views_of, steps, device)
 
     recorder = Recorder(history, settings["method"], ranks.group, every=1 if device.type == "cpu" else 50)
     half = precision == "bf16" or (precision == "auto" and device.type == "cuda")

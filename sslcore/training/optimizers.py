@@ -63,12 +63,15 @@ class LARS(torch.optim.Optimizer):
 
 
 def _sgd(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, fused=_on_cuda(groups) or None)
 
 
 def _adamw(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:
-    on_cuda = all(weight.is_cuda for group in groups for weight in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=True if on_cuda else None)
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.999), fused=_on_cuda(groups) or None)
+
+
+def _on_cuda(groups: list[dict[str, Any]]) -> bool:
+    return all(weight.is_cuda for group in groups for weight in group["params"])
 
 
 def _lars(groups: list[dict[str, Any]], lr: float) -> torch.optim.Optimizer:

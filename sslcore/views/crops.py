@@ -24,15 +24,15 @@ def crops_from_uniform(
     low, high = math.log(ratio[0]), math.log(ratio[1])
     aspect = torch.exp(low + (high - low) * ratios)
     sides = torch.stack([(area / aspect).sqrt(), (area * aspect).sqrt()], dim=-1).round_()
-    limit = torch.tensor([height, width], dtype=draws.dtype).to(draws.device, non_blocking=True)
-    fits = ((sides >= 1) & (sides <= limit)).all(-1)
-    first = fits.to(torch.uint8).argmax(1)
-    chosen = sides[torch.arange(len(sides), device=sides.device), first]
     # no attempt fitted: the largest centred box whose aspect ratio is allowed
     image_ratio = width / height
     fallback_height = round(width / ratio[0]) if image_ratio < ratio[0] else height
     fallback_width = round(height * ratio[1]) if image_ratio > ratio[1] else width
-    fallback = limit.new_tensor([max(1, fallback_height), max(1, fallback_width)])
+    bounds = [[height, width], [max(1, fallback_height), max(1, fallback_width)]]
+    limit, fallback = torch.tensor(bounds, dtype=draws.dtype).to(draws.device, non_blocking=True)
+    fits = ((sides >= 1) & (sides <= limit)).all(-1)
+    first = fits.to(torch.uint8).argmax(1)
+    chosen = sides[torch.arange(len(sides), device=sides.device), first]
     found = fits.any(1, keepdim=True)
     chosen = torch.where(found, chosen, fallback)
     room = limit - chosen

@@ -299,3 +299,36 @@ def test_bad_inputs(call, error, match):
     call = dict(x=images()) | call
     with pytest.raises(error, match=match):
         build()(call.pop("x"), **call)
+
+
+def test_activation_checkpointing_gives_the_same_gradients():
+    torch.manual_seed(0)
+    net = VisionTransformer(16, 4, embed_dim=24, depth=3, num_heads=2, drop_path=0.5, pos_embed="rope").train()
+    images, gradients = torch.randn(4, 3, 16, 16), []
+    for enable in (False, True):
+        net.set_grad_checkpointing(enable)
+        net.zero_grad()
+        torch.manual_seed(1)  # blocks dropped at random must be dropped again
+        tokens = net(images, attn_mask="causal", return_layers=True, return_attention=[1])
+        (tokens.patch_tokens.square().sum() + tokens.layers[1].sum() + tokens.attentions[0].square().sum()).backward()
+        found = {name: weight.grad for name, weight in net.named_parameters()}
+        gradients.append({name: grad.clone() for name, grad in found.items() if grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 20
+    assert all(torch.equal(gradients[0][name], gradients[1][name]) for name in gradients[0])
+
+
+def test_activation_checkpointing_keeps_less():
+    net = VisionTransformer(16, 4, embed_dim=24, depth=6, num_heads=2).train()
+    kept = []
+    for enable in (False, True):
+        net.set_grad_checkpointing(enable)
+        sizes = {}
+
+        def pack(tensor, sizes=sizes):
+            sizes[tensor.data_ptr()] = tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            net(torch.randn(4, 3, 16, 16))
+        kept.append(sum(sizes.values()))
+    assert kept[1] < kept[0] / 3

@@ -28,7 +28,7 @@ on_device = pytest.mark.parametrize("device", DEVICES)
 STRONG = ViewPolicy(12, scale=(0.1, 1.0), jitter=(0.8, 0.8, 0.8, 0.5))
 POLICIES = {
     "colour": STRONG,
-    "blur": dataclasses.replace(STRONG, blur=0.5, size=31),
+    "blur": dataclasses.replace(STRONG, blur=0.5, size=20),
     "solarize": dataclasses.replace(STRONG, solarize=0.5, jitter_probability=0.3),
     "blur and solarize": dataclasses.replace(STRONG, blur=1.0, solarize=0.5, size=7),
     "own statistics": dataclasses.replace(STRONG, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3), blur=0.5),
@@ -62,7 +62,7 @@ def assert_close(result, expected, tolerance=1e-4, flips=0.0):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", POLICIES)
 def test_same_values_as_the_plain_form(name, channels, device):
-    count = 26 if name == "colour" else 7
+    count = 25 if name == "colour" else 5
     policy, images = POLICIES[name], pictures(count, channels)
     if channels == 1 and not isinstance(policy.mean, float):
         policy = dataclasses.replace(policy, mean=0.4, std=0.2)
@@ -75,7 +75,7 @@ def test_same_values_as_the_plain_form(name, channels, device):
 
 
 @on_device
-@pytest.mark.parametrize("sides", [(40, 11), (5, 30), (8, 8)])
+@pytest.mark.parametrize("sides", [(23, 11), (5, 30)])
 def test_shrinks_with_antialias_and_enlarges(sides, device):
     policy = ViewPolicy(8, scale=(0.05, 1.0), ratio=(0.5, 2.0))
     images = pictures(6, 3, *sides)
@@ -107,7 +107,7 @@ def test_several_draws_of_one_image(device):
 def test_views_larger_than_a_tile(monkeypatch, device):
     monkeypatch.setattr(fused, "TILE", 64)
     policy, images = POLICIES["blur and solarize"], pictures(3)
-    policy = dataclasses.replace(policy, size=21)
+    policy = dataclasses.replace(policy, size=15)
     drawn = policy.sample(3, 19, 14)
     result = through_kernel(policy, images.to(device), on(device, drawn))
     assert_close(result, policy._render_whole(images, drawn), flips=1e-3)
@@ -136,7 +136,7 @@ def test_all_of_the_above_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "no:randomly", __file__]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     passed = re.search(r"(\d+) passed", result.stdout)
-    assert result.returncode == 0 and passed and int(passed[1]) == 22, result.stdout[-5000:] + result.stderr[-2000:]
+    assert result.returncode == 0 and passed and int(passed[1]) == 21, result.stdout[-5000:] + result.stderr[-2000:]
 
 
 @pytest.mark.gpu

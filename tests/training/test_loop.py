@@ -8,8 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sslcore.backbones import VisionTransformer
 from sslcore.data.imageset import ImageSet
-from sslcore.methods import Supervised
+from sslcore.methods import Supervised, create_method
 from sslcore.methods.queue import EmbeddingQueue
 from sslcore.training import NonFiniteLossError, fit, warmup_cosine
 from sslcore.training.batches import StoredBatches, ViewSource, map_tensors
@@ -185,6 +186,45 @@ def test_views_of_any_nesting_are_mapped():
     out = map_tensors(tree, lambda tensor: tensor + 1)
     assert torch.equal(out["a"][1][0], one + 1) and out["a"][1][1] == "text" and type(out["b"]) is Terms
     assert torch.equal(out["b"].push, one + 1)
+
+
+def test_activation_checkpointing_gives_the_same_run():
+    plain, frugal = moco(), moco()  # stochastic depth must be drawn again as it was
+    a = fit(plain, pixels(20, 8), **RUN)
+    b = fit(frugal, pixels(20, 8), activation_checkpointing=True, **RUN)
+    assert a.loss == b.loss and differing(plain, frugal) == []
+    with pytest.raises(ValueError, match="activation_checkpointing: expected a vision transformer"):
+        fit(line(), pixels(), activation_checkpointing=True, **RUN)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["simclr", "dino"])
+def test_the_loop_does_not_wait_for_the_gpu(name):
+    torch.manual_seed(0)
+    method = create_method(name, VisionTransformer(16, 4, embed_dim=32, depth=1, num_heads=2))
+    move = method.after_step
+
+    def after_step(progress):
+        move(progress)
+        done = round(10 * progress)
+        if done in (3, 8):  # kernels are compiled in the first steps, losses read at the end
+            torch.cuda.set_sync_debug_mode("error" if done == 3 else "default")
+
+    method.after_step = after_step
+    try:
+        history = fit(method, pixels(64, 16), steps=10, batch_size=32, device="cuda", progress=False)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(history.loss) == 10
+
+
+@pytest.mark.gpu
+def test_views_drawn_ahead_are_the_same_views():
+    ahead, at_once = moco(), moco()
+    at_once.views_early = False
+    settings = {**RUN, "device": "cuda", "precision": "fp32"}
+    losses = [fit(method, pixels(20, 8), **settings).loss for method in (ahead, at_once)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,29 @@ def test_presets_render_any_image(channels, height, width):
         assert view.isfinite().all() and view.min() >= -2 - 1e-3 and view.max() <= 2 + 1e-3
 
 
+@pytest.mark.parametrize("accelerated", [False, True])
+def test_multicrop_gives_what_the_policies_give_one_after_the_other(monkeypatch, accelerated):
+    if accelerated:  # the path for devices without a kernel, on the CPU
+
+        def whole(self, images, drawn, dtype):
+            return self._render_whole(images.repeat(len(drawn.crops) // len(images), 1, 1, 1), drawn)
+
+        monkeypatch.setattr(ViewPolicy, "_render", whole)
+    images, generator = batch(), seeded(5)
+    policies = [*byol_policies(16), *dino_policies(16, 8), EVERYTHING, simclr_policy(8)]
+    expected = [policy(images, generator) for policy in policies]
+    for view, alone in zip(multicrop(images, policies, seeded(5)), expected, strict=True):
+        torch.testing.assert_close(view, alone, atol=1e-5, rtol=0)
+
+
+def test_views_come_in_the_type_asked_for():
+    whole = EVERYTHING(batch(), seeded())
+    half = EVERYTHING(batch(), seeded(), dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), whole, atol=0.01, rtol=0.01)
+    assert multicrop(batch(), [EVERYTHING], seeded(), dtype=torch.float16)[0].dtype == torch.float16
+
+
 def test_presets_keep_their_published_numbers():
     assert simclr_policy(32).blur == 0 and simclr_policy(96).blur == 0.5
     assert simclr_policy(32, strength=0.5).jitter == (0.4, 0.4, 0.4, 0.1)
