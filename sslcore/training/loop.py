@@ -14,7 +14,6 @@ from sslcore.data.streaming import ImageStream
 from sslcore.training.batches import StoredBatches, StreamedBatches, ViewsAhead, ViewSource, map_tensors, mix_seed
 from sslcore.training.checkpoint import describe, read_checkpoint, restore, save_checkpoint
 from sslcore.training.history import History, Recorder, named_terms
-from sslcore.training.memory import keep_freed_memory
 from sslcore.training.optimizers import make_optimizer, set_lr, warmup_cosine
 from sslcore.training.progress import progress_bar
 from sslcore.training.ranks import Ranks
@@ -119,9 +118,7 @@ def fit(
         require(len(able) > 0, "activation_checkpointing: expected a vision transformer in the method, got none")
         for module in able:
             module.set_grad_checkpointing()
-    if device.type == "cpu":
-        keep_freed_memory()
-    elif device.type == "cuda" and isinstance(source, StoredBatches) and method.views_early:
+    if device.type == "cuda" and isinstance(source, StoredBatches) and method.views_early:
         views_of = ViewsAhead(views_of, steps, device)
 
     recorder = Recorder(history, settings["method"], ranks.group, every=1 if device.type == "cpu" else 50)
