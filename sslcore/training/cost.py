@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.backbones import VisionTransformer
+from sslcore.kernels.covariance import gram_is_cheaper
 from sslcore.validate import check_positive, require, unknown
 
 FLOAT = 4  # bytes of a float32
@@ -139,12 +140,14 @@ def _info_nce(rows: int, dim: int, ranks: int) -> list[Exchange]:
 
 
 def _barlow_twins(rows: int, dim: int, ranks: int) -> list[Exchange]:
-    energy = _there_and_back(dim * dim) if rows * ranks >= dim else 2 * _gathered(rows, dim, ranks)
+    small = gram_is_cheaper(rows * ranks, dim, same=False)
+    energy = 2 * _gathered(rows, dim, ranks) if small else _there_and_back(dim * dim)
     return _there_and_back(dim, dim, dim, dim, dim) + energy
 
 
 def _vicreg(rows: int, dim: int, ranks: int) -> list[Exchange]:
-    energy = _there_and_back(dim * dim) if rows * ranks >= dim else _gathered(rows, dim, ranks)
+    small = gram_is_cheaper(rows * ranks, dim, same=True)
+    energy = _gathered(rows, dim, ranks) if small else _there_and_back(dim * dim)
     return _there_and_back(dim, dim, dim, dim, 1) + 2 * energy
 
 

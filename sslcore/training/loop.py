@@ -93,7 +93,7 @@ def fit(
     if fsdp:
         method = sharded_copy(whole, ranks, device)
     method.to(device)
-    if channels_last:
+    if channels_last and not fsdp:  # FSDP2 takes contiguous weights only; the images are laid out all the same
         method.to(memory_format=torch.channels_last)
     source = data
     if not callable(data):

@@ -99,6 +99,7 @@ class GlobalBatchNorm(_BatchNorm):
     """BatchNorm whose statistics are those of the batch of all ranks, on any device.
 
     torch.nn.SyncBatchNorm does the same, faster, but on CUDA only. Input (n, C, ...), equal n on every rank.
+    group: None means all ranks there are when it is used, so that a layer can be copied and outlive a group.
     """
 
     group: dist.ProcessGroup | None = None
@@ -112,14 +113,14 @@ class GlobalBatchNorm(_BatchNorm):
             return super().forward(input)
         over = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
-        x = input.float()
-        mean = mean_over_ranks(x.mean(over), self.group)
+        x, group = input.float(), self.group or dist.group.WORLD
+        mean = mean_over_ranks(x.mean(over), group)
         # Centred first: the mean of squares would cancel where the mean is large.
         centred = x - mean.view(shape)
-        var = mean_over_ranks(centred.square().mean(over), self.group)
+        var = mean_over_ranks(centred.square().mean(over), group)
         if self.track_running_stats:
             self.num_batches_tracked.add_(1)
-            count = input.numel() // input.shape[1] * dist.get_world_size(self.group)
+            count = input.numel() // input.shape[1] * dist.get_world_size(group)
             weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
             self.running_var.lerp_((var.detach() * count / max(1, count - 1)).to(self.running_var.dtype), weight)
@@ -131,6 +132,7 @@ class GlobalBatchNorm(_BatchNorm):
 
 def convert_batch_norm(module: nn.Module, group: dist.ProcessGroup, device: torch.device) -> None:
     """Exchange every BatchNorm inside `module`, in place, for one with statistics over all ranks of `group`."""
+    group = None if group is dist.group.WORLD else group  # a group cannot be copied, and a method may be
     for name, child in module.named_children():
         if not isinstance(child, _BatchNorm) or isinstance(child, (nn.SyncBatchNorm, GlobalBatchNorm)):
             convert_batch_norm(child, group, device)

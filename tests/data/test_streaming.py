@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from write_shards import encoded, write_shards, write_tar
+from write_shards import main as write_shards_command
 
-from sslcore.data import DataFileError, load, stream_images
+from sslcore.data import DataFileError, ImageStream, load, stream_images
 from sslcore.data.decoding import decode_image
-from sslcore.data.image_index import index_shards
+from sslcore.data.image_index import ImageIndex, index_shards
 
 STAMPS = load("stamps").subset(slice(0, 40))
 
@@ -117,6 +120,28 @@ def test_order_visits_all_and_mixes_shards_within_windows(shards: list[Path]):
     assert 1 + np.count_nonzero(np.diff(mixed.index.file[mixed.order(0)])) > 10
     first = {int(stream.index.file[stream.order(seed)[0]]) for seed in range(20)}
     assert first == {0, 1, 2}
+
+
+@given(sizes=st.lists(st.integers(0, 9), min_size=1, max_size=8).filter(any), window=st.integers(1, 4))
+def test_order_is_a_permutation_that_reads_few_shards_at_a_time(sizes: list[int], window: int):
+    file = np.repeat(np.arange(len(sizes)), sizes)
+    names = np.array([f"{number}.tar".encode() for number in range(len(sizes))])
+    index = ImageIndex(names, file, file, file, None, None, sharded=True)
+    order = ImageStream(index, window=window).order(3)
+    assert sorted(order.tolist()) == list(range(sum(sizes)))
+    visits = file[order]
+    open_at = [len({*visits[:at]} & {*visits[at:]}) for at in range(len(visits))]
+    assert max(open_at) <= window  # a shard begun and not ended
+
+
+def test_command_writes_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    words = ["--split", "test", "--per-shard", "50", "--kind", "jpeg"]
+    monkeypatch.setattr("sys.argv", ["write_shards.py", "stamps", str(tmp_path / "out"), *words])
+    write_shards_command()
+    assert "wrote 68 images to 2 shards" in capsys.readouterr().out
+    lossy = stream_images(tmp_path / "out", img_size=96)
+    difference = (lossy.in_memory([0]).images.float() - load("stamps", "test").images[:1].float()).abs()
+    assert len(lossy) == 68 and difference.mean() < 5
 
 
 def test_random_cut_moves_from_epoch_to_epoch(shards: list[Path]):
