@@ -23,7 +23,7 @@ from sslcore.data import Scenes, compose_scenes, load
 from sslcore.experiment import Comparison, compare, run_facts
 from sslcore.files import chapters_folder, write_text
 from sslcore.hub import save_checkpoint
-from sslcore.methods import DINO, MAE, Method, Mugs, SimCLR, Supervised, SwAV
+from sslcore.methods import DINO, MAE, LeJEPA, Method, Mugs, SimCLR, Supervised, SwAV
 from sslcore.probes import binding_report, extract, knn_eval
 from sslcore.training import fit
 from sslcore.views import ViewPolicy
@@ -32,7 +32,7 @@ SLUG = "object_binding_probes"
 CROP = {"scale": (0.5, 1.0), "flip": 0.5}
 COLOUR = {"scale": (0.3, 1.0), "flip": 0.5}
 CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds
-KEPT = ("swav", "mugs")  # only checkpoints
+KEPT = ("swav", "mugs", "lejepa")  # only checkpoints
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,8 @@ SCALES = {
         seeds=(0, 1, 2),
         precision=dict.fromkeys(("simclr", "dino", "supervised", *KEPT), "bf16"),  # a fifth faster on some CPUs
         steps={
-            "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000, "swav": 600, "mugs": 400},
+            "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000}
+            | {"swav": 600, "mugs": 400, "lejepa": 600},
             "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
@@ -79,7 +80,7 @@ SCALES = {
         probe=(150, 60, 60),
     ),
 }
-LEARNING_RATES = {"mae": 1.5e-3, "simclr": 1e-3, "dino": 1e-3, "supervised": 1e-3, "swav": 1e-3, "mugs": 1e-3}
+LEARNING_RATES = {"mae": 1.5e-3} | dict.fromkeys(("simclr", "dino", "supervised", *KEPT), 1e-3)
 
 
 def training_scenes(scale: Scale) -> Scenes:
@@ -108,6 +109,9 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
     if name == "swav":
         policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)), ViewPolicy(size // 2, scale=(0.1, 0.5)))
         return SwAV(network, policy=policies, pool="mean", local_crops=2, num_prototypes=64, epsilon=0.015)
+    if name == "lejepa":
+        policies = (ViewPolicy(size, **COLOUR), ViewPolicy(size // 2, scale=(0.1, 0.3)))
+        return LeJEPA(network, policy=policies, pool="mean")
     if name == "mugs":
         policies = (ViewPolicy(3 * size // 4, scale=(0.3, 1.0)),) * 2 + (ViewPolicy(size // 2, scale=(0.1, 0.5)),)
         settings = {"pool": "mean", "local_crops": 1, "projector_norm": "batch", "num_neighbours": 4}
