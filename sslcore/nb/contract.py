@@ -99,7 +99,7 @@ def _check_outputs(cells: list[Cell]) -> list[str]:
 
 def _check_evidence(path: Path, cells: list[Cell]) -> list[str]:
     code = "\n".join(cell.source for cell in cells if cell.kind == "code")
-    if "compare(" not in code:
+    if not re.search(r"\bcompare\(|\bpartial\(compare\b", code):
         return [] if _is_short(path) else ["no compare(): the claim is not tested"]
     stored = evidence_path(path.parent / "evidence", path.stem, "cpu")
     if not stored.exists():
