@@ -71,7 +71,7 @@ def _targets_tile(
     logits = tl.load(teacher_ptr + place, mask=inside, other=0.0).to(tl.float32) * scale
     center = tl.load(center_ptr + k, mask=k < classes, other=0.0)
     normaliser = tl.load(normaliser_ptr + crop * rows + row, mask=crop < num_teacher, other=0.0)
-    own = tl.where(inside, tl.exp2(logits - center[None, :] - normaliser[:, None]), 0.0)
+    own = tl.exp2(tl.where(inside, logits - center[None, :] - normaliser[:, None], float("-inf")))
     total = tl.sum(own, axis=0)[None, :] + tl.zeros_like(own)
     return total - own if SKIP_OWN else total
 
