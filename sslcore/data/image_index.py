@@ -51,14 +51,16 @@ class ImageIndex:
 
     def read(self, row: int) -> bytes:
         """The encoded image. Raises DataFileError when the file has gone or is shorter than when it was indexed."""
-        size = int(self.size[row])
         try:
             with open(os.fsdecode(self.files[self.file[row]]), "rb") as file:
+                size = int(self.size[row]) if self.sharded else os.fstat(file.fileno()).st_size
+                if size > LARGEST_FILE:
+                    raise DataFileError(f"{self.name(row)}: expected at most {LARGEST_FILE:,} bytes, got {size:,}")
                 file.seek(int(self.start[row]))
-                content = file.read(size if self.sharded else LARGEST_FILE)
+                content = file.read(size)
         except OSError as error:
             raise DataFileError(f"{self.name(row)}: cannot be read ({error})") from error
-        if self.sharded and len(content) < size:
+        if len(content) < size:
             raise DataFileError(f"{self.name(row)}: expected {size} bytes, got {len(content)}; the shard has changed")
         return content
 

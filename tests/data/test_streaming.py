@@ -179,6 +179,18 @@ def test_picture_that_unpacks_to_too_much_is_refused(monkeypatch: pytest.MonkeyP
         decode_image(picture(), 4)
 
 
+def test_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    size = len(picture())
+    monkeypatch.setattr("sslcore.data.image_index.LARGEST_FILE", size - 1)
+    with pytest.raises(DataFileError, match=f"refused member 'a.png': {size} bytes"):
+        stream_images(one_shard(tmp_path / "s.tar", ("a.png", picture())), img_size=4)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.png").write_bytes(picture())
+    stream = stream_images(tmp_path / "folder", img_size=4)
+    with pytest.raises(DataFileError, match=rf"a\.png: expected at most {size - 1} bytes, got {size}"):
+        stream[0]
+
+
 def test_set_with_nothing_readable_is_given_up(tmp_path: Path):
     path = one_shard(tmp_path / "s.tar", ("a.png", b"x"), ("b.png", b"y"))
     with pytest.raises(DataFileError, match="could not decode.*so are the 63 after it"):
