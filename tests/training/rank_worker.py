@@ -129,6 +129,7 @@ def main(rank: int, size: int, folder: Path) -> None:
         out["share"] = parts / sum(weight.numel() for weight in sharded.parameters())
         out["clipped"] = train("simclr", "vit", 3, fsdp=True, clip_norm=0.1)
         out["channels last"] = train("vicreg", "convnet", 3, fsdp=True, channels_last=True)
+        out["recomputed"] = train("simclr", "vit", 3, fsdp=True, activation_checkpointing=True)
         out["bf16"] = train("simclr", "vit", 3, fsdp=True, precision="bf16")["loss"]
         out["lars"] = train("simclr", "vit", 3, fsdp=True, optimizer="lars", lr=0.5)
         clustered = build("deeper_cluster", "convnet")

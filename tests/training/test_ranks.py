@@ -130,6 +130,7 @@ def test_sharded_weights_train_like_whole_ones(two: list[dict[str, Any]], three:
     assert all(0.45 < result["share"] < 0.55 for result in two)  # and each rank holds its part only
     check(two, "clipped", alone("simclr", "vit", 3, clip_norm=0.1))
     check(two, "channels last", alone("vicreg", "convnet", 3))
+    check(two, "recomputed", alone("simclr", "vit", 3))
     half = alone("simclr", "vit", 3, precision="bf16")["loss"]
     assert all(result["bf16"] == pytest.approx(half, rel=1e-2) for result in two)
     check(two, "lars", alone("simclr", "vit", 3, optimizer="lars", lr=0.5))
