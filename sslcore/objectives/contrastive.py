@@ -50,7 +50,7 @@ def mean_logsumexp(
     logits = rows @ candidates.T * scale
     if skip is not None:
         own = torch.arange(rows.shape[0], device=rows.device)
-        logits = logits.index_put((own, own + skip), logits.new_tensor(float("-inf")))
+        logits = logits.index_put((own, own + skip), logits.new_full((), float("-inf")))
     if extra is not None:
         logits = torch.cat([extra[:, None], logits], dim=1)
     return torch.logsumexp(logits, dim=1).mean()

@@ -31,6 +31,12 @@ def random_slices(
     return (drawn / torch.linalg.vector_norm(drawn, dim=0)).to(device)
 
 
+def _sums_of(u: Tensor, num_knots: int, t_max: float) -> Tensor:
+    knots = torch.arange(1, num_knots, device=u.device, dtype=u.dtype) * (t_max / (num_knots - 1))
+    angles = u[:, None] * knots[:, None, None]  # (V, knots, N, S)
+    return torch.stack([angles.cos().sum(dim=2), angles.sin().sum(dim=2)], dim=-1)
+
+
 def characteristic_sums(z: Tensor, slices: Tensor, num_knots: int, t_max: float) -> Tensor:
     """Sums over the samples of cos(t u) and sin(t u), u = z @ slices, at the knots t = t_max * j / (num_knots - 1).
 
@@ -38,9 +44,7 @@ def characteristic_sums(z: Tensor, slices: Tensor, num_knots: int, t_max: float)
     N and 0 for any data. This is the plain form, which holds V * N * S * num_knots angles; sslcore.kernels.sigreg is
     its twin.
     """
-    knots = torch.arange(1, num_knots, device=z.device, dtype=z.dtype) * (t_max / (num_knots - 1))
-    angles = (z @ slices)[:, None] * knots[:, None, None]  # (V, knots, N, S)
-    return torch.stack([angles.cos().sum(dim=2), angles.sin().sum(dim=2)], dim=-1)
+    return _sums_of(z @ slices, num_knots, t_max)
 
 
 def _sums(z: Tensor, slices: Tensor, num_knots: int, t_max: float) -> Tensor:
@@ -93,8 +97,7 @@ def epps_pulley(u: Tensor, num_knots: int = 17, t_max: float = 3.0) -> Tensor:
     2 pi (num_knots - 1) / t_max changes nothing. Raises as sigreg. Source: Epps & Pulley 1983; arXiv 2511.08544.
     """
     views = _check(u, "u", num_knots, t_max, None)
-    identity = torch.eye(views.shape[2], device=u.device, dtype=views.dtype)
-    result = _statistic(characteristic_sums(views, identity, num_knots, t_max), views.shape[1], num_knots, t_max)
+    result = _statistic(_sums_of(views, num_knots, t_max), views.shape[1], num_knots, t_max)
     return result if u.ndim == 3 else result[0]
 
 
