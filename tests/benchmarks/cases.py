@@ -34,6 +34,12 @@ SIZES: dict[str, dict[str, list[tuple[int, ...]]]] = {
     # B, side
     "views": {"tiny": [(2, 16)], "cpu": [(128, 32)], "gpu": [(1024, 32), (256, 96), (128, 224)]},
     "SimCLR step": {"tiny": [(4, 16)], "cpu": [(128, 32)], "gpu": [(1024, 32)]},
+    # network, B, side, steps
+    "fit": {
+        "tiny": [("small conv net", 4, 16, 2)],
+        "cpu": [("small conv net", 128, 32, 10)],
+        "gpu": [("ResNet-18", 512, 32, 100), ("ViT-S/4", 256, 32, 50)],
+    },
 }
 
 
@@ -182,6 +188,14 @@ def simclr_step_case(device: torch.device, batch: int, side: int) -> Case:
     return Case("SimCLR step", size, contenders, 2 * images.numel() * 5, num_flops, tolerance=None)
 
 
+def fit_case(device: torch.device, network: str, batch: int, side: int, steps: int) -> Case:
+    """Floor: the network's products. The peer is a step without data, views and bookkeeping: it cannot be beaten."""
+    images = torch.randint(0, 256, (4 * batch, 3, side, side), dtype=torch.uint8)
+    contenders, num_flops = pipelines.fit_and_bare_steps(images, device, network, batch, steps)
+    size = f"{network}, {steps} steps, B={batch} at {side} px"
+    return Case("fit", size, contenders, 10 * steps * batch * images[0].numel(), num_flops, tolerance=None)
+
+
 BUILDERS: dict[str, Callable[..., Case]] = {
     "nt_xent": nt_xent_case,
     "sigreg": sigreg_case,
@@ -191,6 +205,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "swav": swav_case,
     "views": views_case,
     "SimCLR step": simclr_step_case,
+    "fit": fit_case,
 }
 
 

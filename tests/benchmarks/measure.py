@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch.profiler import ProfilerActivity, profile
 
 Call = Callable[[], object]
@@ -68,7 +69,8 @@ def peak_bytes(call: Call, device: torch.device) -> int:
 
 
 def machine_rates(device: torch.device, quick: bool = False) -> dict[str, float]:
-    """Bytes a second of the fastest of a few copies, and float32 operations a second of a large matrix product."""
+    """Bytes a second of the fastest of a few copies, and float32 operations a second of the faster of a large matrix
+    product and a large convolution, which may come from different libraries."""
     cuda = device.type == "cuda"
     best = {"bytes": 0.0, "flops": 0.0}
     for size in [2**16] if quick else [2**26] if cuda else [2**16, 2**18, 2**24]:
@@ -80,4 +82,8 @@ def machine_rates(device: torch.device, quick: bool = False) -> dict[str, float]
     square = torch.ones(side, side, device=device)
     took = min(seconds(lambda: square @ square, device) for _ in range(6))
     best["flops"] = 2 * side**3 / took
+    batch, width = (1, 8) if quick else (256, 256) if cuda else (16, 128)
+    images, kernel = torch.ones(batch, width, 32, 32, device=device), torch.ones(width, width, 3, 3, device=device)
+    took = min(seconds(lambda: F.conv2d(images, kernel, padding=1), device) for _ in range(6))
+    best["flops"] = max(best["flops"], 2 * 9 * batch * (32 * width) ** 2 / took)
     return best

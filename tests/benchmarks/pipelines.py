@@ -13,6 +13,7 @@ from torchvision.transforms.functional import to_pil_image
 
 from sslcore.backbones import create_backbone
 from sslcore.methods import SimCLR
+from sslcore.training import fit
 from sslcore.training.optimizers import make_optimizer
 from sslcore.views import simclr_policy
 
@@ -20,18 +21,37 @@ JITTER = (0.8, 0.8, 0.8, 0.2)
 
 
 def _lightly_views(images: Tensor) -> Callable[[], list[Tensor]]:
-    """lightly's transform, image by image with PIL, as its data loader runs it in one worker."""
-    from lightly.transforms import SimCLRTransform
+    """lightly's transform, image by image with PIL, in this process."""
+    data = _Pictures(images)
+    return lambda: [torch.stack(view) for view in zip(*(data[index] for index in range(len(data))), strict=True)]
 
-    side = images.shape[-1]
-    transform = SimCLRTransform(input_size=side, gaussian_blur=0.5 if side >= 40 else 0.0)
-    pictures = [to_pil_image(image) for image in images]
 
-    def views() -> list[Tensor]:
-        pairs = [transform(picture) for picture in pictures]
-        return [torch.stack(view) for view in zip(*pairs, strict=True)]
+class _Pictures(torch.utils.data.Dataset):
+    """Images as PIL pictures under lightly's transform: what its data loader reads."""
 
-    return views
+    def __init__(self, images: Tensor) -> None:
+        from lightly.transforms import SimCLRTransform
+
+        side = images.shape[-1]
+        self.transform = SimCLRTransform(input_size=side, gaussian_blur=0.5 if side >= 40 else 0.0)
+        self.pictures = [to_pil_image(image) for image in images]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        return self.transform(self.pictures[index])
+
+
+def lightly_loader(images: Tensor, workers: int) -> Callable[[], list[Tensor]]:
+    """The next two views of all images from lightly's transform in `workers` processes that run ahead."""
+    data = _Pictures(images)
+    endless = torch.utils.data.RandomSampler(data, replacement=True, num_samples=10**9)
+    loader = torch.utils.data.DataLoader(
+        data, len(data), sampler=endless, num_workers=workers, pin_memory=torch.cuda.is_available(), drop_last=True
+    )
+    stream = iter(loader)
+    return lambda: next(stream)
 
 
 def _torchvision_views(images: Tensor) -> Callable[[], list[Tensor]]:
@@ -78,7 +98,10 @@ def view_makers(images: Tensor, device: torch.device) -> dict[str, Callable[[], 
 
 
 def training_steps(images: Tensor, device: torch.device) -> tuple[dict[str, Callable[[], object]], float]:
-    """For each contender a training step with views, and the operations of the network's forward and backward."""
+    """For each contender a training step with views, and the operations of the network's forward and backward.
+
+    On a GPU lightly's views come from 16 worker processes, as people run it; on the CPU they share its one core.
+    """
     side = images.shape[-1]
 
     def network() -> tuple[SimCLR, torch.optim.Optimizer]:
@@ -99,15 +122,56 @@ def training_steps(images: Tensor, device: torch.device) -> tuple[dict[str, Call
         from lightly.loss import NTXentLoss
 
         theirs, their_optimizer = network()
-        make_views, criterion = _lightly_views(images), NTXentLoss(0.5)
+        criterion, workers = NTXentLoss(0.5), 16 if device.type == "cuda" else 0
+        make_views = lightly_loader(images, workers) if workers else _lightly_views(images)
 
         def their_loss(views: list[Tensor]) -> Tensor:
             return criterion(*(theirs.projector(theirs.features(view)) for view in views))
 
-        steps["lightly"] = lambda: step(
+        name = f"lightly, {workers} workers" if workers else "lightly"
+        steps[name] = lambda: step(
             theirs, their_optimizer, [view.to(device, non_blocking=True) for view in make_views()], their_loss
         )
     counted, _ = network()
     with FlopCounterMode(display=False) as counter:
         counted.loss(counted.views({"images": there})).backward()
     return steps, counter.get_total_flops()
+
+
+NETWORKS = {
+    "small conv net": ("convnet", {"in_chans": 3}),
+    "ResNet-18": ("resnet18", {"in_chans": 3}),
+    "ViT-S/4": ("vit", {"img_size": 32, "patch_size": 4, "embed_dim": 384, "depth": 12, "num_heads": 6}),
+}
+
+
+def fit_and_bare_steps(
+    images: Tensor, device: torch.device, network: str, batch: int, steps: int
+) -> tuple[dict[str, Callable[[], object]], float]:
+    """`fit` with SimCLR for some steps, the same number of bare steps on views that lie ready, and their operations."""
+    kind, settings = NETWORKS[network]
+    half, conv = device.type == "cuda", kind != "vit"
+
+    def method() -> SimCLR:
+        return SimCLR(create_backbone(kind, **settings), img_size=images.shape[-1]).to(device)
+
+    fitted, bare, there = method(), method(), images.to(device)
+    layout = torch.channels_last if conv and half else torch.contiguous_format
+    bare.to(memory_format=layout)
+    optimizer = make_optimizer("adamw", bare, 1e-3, 0.05)
+    ready = [view.contiguous(memory_format=layout) for view in bare.views({"images": there[:batch]})]
+
+    def bare_steps() -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+                loss = bare.loss(ready)
+            loss.backward()
+            optimizer.step()
+
+    def fit_steps() -> None:
+        fit(fitted, there, steps=steps, batch_size=batch, device=device, channels_last=conv and half, progress=False)
+
+    with FlopCounterMode(display=False) as counter:
+        bare.loss(ready).backward()
+    return {"ours": fit_steps, "bare step": bare_steps}, counter.get_total_flops() * steps

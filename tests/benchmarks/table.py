@@ -50,7 +50,7 @@ def table(result: dict[str, Any]) -> str:
     rates = result["rates"]
     lines = [
         f"{result['device']}, {result['date']}; {versions}. Measured at the same time: copies "
-        f"{rates['bytes'] / 1e9:.0f} GB/s, float32 products {rates['flops'] / 1e9:.0f} GFLOP/s.",
+        f"{rates['bytes'] / 1e9:.0f} GB/s, float32 products and convolutions {rates['flops'] / 1e9:.0f} GFLOP/s.",
         "",
         "| " + " | ".join(HEADER) + " |",
         "|" + "---|" * len(HEADER),

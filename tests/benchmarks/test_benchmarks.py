@@ -12,6 +12,7 @@ from tests.benchmarks import plain
 from tests.benchmarks.__main__ import main, run
 from tests.benchmarks.cases import BUILDERS, SIZES, cases
 from tests.benchmarks.measure import peak_bytes, race
+from tests.benchmarks.pipelines import lightly_loader
 from tests.benchmarks.table import END, RESULTS, START, block, read_results, row, table, with_block
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -66,6 +67,12 @@ def test_plain_sigreg_is_the_same_statistic():
 
     values = [sigreg(z, 20_000).item(), plain.sigreg(z, 20_000).item()]
     assert values[0] == pytest.approx(values[1], rel=0.02)
+
+
+def test_lightly_reads_two_views_of_a_batch_from_workers():
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    first, second = lightly_loader(images, workers=1)()
+    assert first.shape == second.shape == (4, 3, 32, 32) and not torch.equal(first, second)
 
 
 def test_peak_memory_counts_what_is_held_at_once():
