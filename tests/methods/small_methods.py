@@ -25,6 +25,7 @@ SMALL = {
     "lejepa": {"projector_dims": (16, 8), "num_slices": 6, "local_crops": 1},
     "look": {"projector_dims": (16, 8), "k": 3, "queue_size": 20, "momentum": 0.9},
     "mae": {"decoder_dim": 12, "decoder_depth": 1},
+    "maskfeat": {},
     "moco": {"projector_dims": (16, 8), "queue_size": 20, "momentum": 0.9},
     "mugs": {
         "projector_dims": (16, 8),
