@@ -80,7 +80,7 @@ SCALES = {
         probe=(150, 60, 60),
     ),
 }
-LEARNING_RATES = {"mae": 1.5e-3, "maskfeat": 1.5e-3} | dict.fromkeys(("simclr", "dino", "supervised", "swav", "mugs", "lejepa"), 1e-3)
+LEARNING_RATES = dict.fromkeys((*CLAIMED, *KEPT), 1e-3) | {"mae": 1.5e-3, "maskfeat": 1.5e-3}
 
 
 def training_scenes(scale: Scale) -> Scenes:

@@ -20,7 +20,7 @@ def _hog(images, cell, swap=False, signed=False, count=False, eps=1e-12, scope="
     if scope == "cell":
         pooled = pooled / pooled.norm(dim=1, keepdim=True).clamp_min(eps)
     if scope == "image":
-        pooled = pooled / pooled.norm(dim=(1, 2, 3), keepdim=True).clamp_min(eps)
+        pooled = pooled / pooled.square().sum((1, 2, 3), keepdim=True).sqrt()
     pooled = pooled.mT if columns else pooled
     return pooled.flatten(2).unflatten(0, images.shape[:2]).permute(0, 3, 1, 2).flatten(2)
 

@@ -76,7 +76,7 @@ def test_a_code_is_the_nearest_centroid():
 def test_a_zero_prediction_of_hog_costs_one_ninth():
     method = small_method("maskfeat", policy=lambda images, generator=None: images.float() / 255)
     torch.nn.init.zeros_(method.head.weight), torch.nn.init.zeros_(method.head.bias)
-    assert float(method.loss(views_of(method))) == pytest.approx(1 / 9, abs=1e-6)
+    assert method.loss(views_of(method)).item() == pytest.approx(1 / 9, abs=1e-6)
 
 
 def test_bad_input_is_refused():

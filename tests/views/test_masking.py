@@ -113,13 +113,12 @@ def test_cubes_hide_the_exact_count(batch, time, height, width, ratio, seed):
     assert mask.shape == (batch, cells) and mask.dtype == torch.bool and (mask.sum(1) == cells - kept).all()
 
 
-def test_one_cube_is_a_box():
-    # A ratio that the first cube cannot pass, and one cube: what is hidden before the random rest is one box.
-    mask = cube_mask(60, (4, 6, 6), 0.95, torch.Generator().manual_seed(3), min_area=36, max_cubes=1)
-    clips = mask.view(60, 4, 6, 6)
-    whole = clips.all(-1).all(-1)
-    assert whole.any(1).all()  # min_area is the frame: each cube hides whole frames
-    assert {int(n) for n in whole.sum(1)} >= {1, 2, 3}  # of several durations
+def test_cubes_are_boxes():
+    # Cubes as large as a frame hide whole frames, and half of four frames is two of them.
+    square = {"min_area": 36, "aspect": (0.999, 1.001)}
+    frames = cube_mask(60, (4, 6, 6), 0.5, torch.Generator().manual_seed(3), **square).view(60, 4, 36)
+    assert torch.equal(frames.all(2), frames.any(2)) and (frames.all(2).sum(1) == 2).all()
+    assert len(frames.all(2).unique(dim=0)) == 6  # all pairs of frames, also those that are no neighbours
 
 
 def test_cubes_last_and_stay_together_more_than_random_cells():
