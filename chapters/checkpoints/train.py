@@ -1,4 +1,4 @@
-"""Train the course's base networks: one small ViT, five objectives, the same photo scenes.
+"""Train the course's base networks: one small ViT, eight objectives, the same photo scenes.
 
     python chapters/checkpoints/train.py checkpoints [--scale cpu|gpu]   networks that notebooks probe (seed 0)
     python chapters/checkpoints/train.py claims [--scale cpu|gpu]        several seeds: who binds?
@@ -23,7 +23,7 @@ from sslcore.data import Scenes, compose_scenes, load
 from sslcore.experiment import Comparison, compare, run_facts
 from sslcore.files import chapters_folder, write_text
 from sslcore.hub import save_checkpoint
-from sslcore.methods import DINO, MAE, LeJEPA, Method, Mugs, SimCLR, Supervised, SwAV
+from sslcore.methods import DINO, MAE, LeJEPA, MaskFeat, Method, Mugs, SimCLR, Supervised, SwAV
 from sslcore.probes import binding_report, extract, knn_eval
 from sslcore.training import fit
 from sslcore.views import ViewPolicy
@@ -32,7 +32,7 @@ SLUG = "object_binding_probes"
 CROP = {"scale": (0.5, 1.0), "flip": 0.5}
 COLOUR = {"scale": (0.3, 1.0), "flip": 0.5}
 CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds
-KEPT = ("swav", "mugs", "lejepa")  # only checkpoints
+KEPT = ("swav", "mugs", "lejepa", "maskfeat")  # only checkpoints
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ SCALES = {
         precision=dict.fromkeys(("simclr", "dino", "supervised", *KEPT), "bf16"),  # a fifth faster on some CPUs
         steps={
             "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000}
-            | {"swav": 600, "mugs": 400, "lejepa": 600},
+            | {"swav": 600, "mugs": 400, "lejepa": 600, "maskfeat": 450},
             "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
@@ -80,7 +80,7 @@ SCALES = {
         probe=(150, 60, 60),
     ),
 }
-LEARNING_RATES = {"mae": 1.5e-3} | dict.fromkeys(("simclr", "dino", "supervised", *KEPT), 1e-3)
+LEARNING_RATES = dict.fromkeys((*CLAIMED, *KEPT), 1e-3) | {"mae": 1.5e-3, "maskfeat": 1.5e-3}
 
 
 def training_scenes(scale: Scale) -> Scenes:
@@ -101,6 +101,8 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
     width, depth, heads = scale.decoder
     if name == "mae":
         return MAE(network, policy=crop, decoder_dim=width, decoder_depth=depth, decoder_heads=heads)
+    if name == "maskfeat":
+        return MaskFeat(network, policy=crop, mask_ratio=0.5)
     if name == "simclr":
         return SimCLR(network, policy=ViewPolicy(size, **COLOUR), pool="mean", temperature=0.2)
     if name == "dino":

@@ -15,6 +15,7 @@ from sslcore.checks.clustering import (
 )
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.energy import check_contrastive_divergence, check_langevin
+from sslcore.checks.features import check_hog, check_masked_feature_loss
 from sslcore.checks.gaussian import check_epps_pulley, check_sigreg
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
@@ -52,12 +53,14 @@ __all__ = [
     "check_epps_pulley",
     "check_granular_nce",
     "check_hierarchical_cross_entropy",
+    "check_hog",
     "check_info_nce",
     "check_kmeans",
     "check_knn",
     "check_koleo",
     "check_langevin",
     "check_leave_one_out",
+    "check_masked_feature_loss",
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_mined_triplet_loss",

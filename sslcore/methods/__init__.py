@@ -14,6 +14,7 @@ from sslcore.methods.ebm import EBM
 from sslcore.methods.lejepa import LeJEPA
 from sslcore.methods.look import LOOK
 from sslcore.methods.mae import MAE
+from sslcore.methods.maskfeat import MaskFeat
 from sslcore.methods.method import Method
 from sslcore.methods.moco import MoCo
 from sslcore.methods.mugs import Mugs
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "lejepa": LeJEPA,
     "look": LOOK,
     "mae": MAE,
+    "maskfeat": MaskFeat,
     "moco": MoCo,
     "mugs": Mugs,
     "simclr": SimCLR,
@@ -67,6 +69,7 @@ __all__ = [
     "BarlowTwins",
     "DeeperCluster",
     "LeJEPA",
+    "MaskFeat",
     "Method",
     "MoCo",
     "Mugs",

@@ -11,7 +11,7 @@ from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cros
 from sslcore.objectives.hog import hog_targets
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.lejepa import LeJEPATerms, lejepa, slice_moments
-from sslcore.objectives.masked import masked_pixel_loss, patchify, unpatchify
+from sslcore.objectives.masked import masked_feature_loss, masked_pixel_loss, patchify, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
@@ -44,6 +44,7 @@ __all__ = [
     "leave_one_out_knn",
     "leave_one_out_votes",
     "lejepa",
+    "masked_feature_loss",
     "masked_pixel_loss",
     "mine_negatives",
     "mined_triplet_loss",

@@ -1,4 +1,4 @@
-"""Masked modelling: hide patches, regress their pixels."""
+"""Masked modelling: hide patches, regress their pixels or features of them."""
 
 from __future__ import annotations
 
@@ -96,4 +96,29 @@ def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor, patch_size: in
     error = (full_precision(pred) - target).square().mean(dim=2)
     if hidden < mask.shape[1]:
         return error.mean()
+    return (error * mask).sum() / mask.sum()
+
+
+@without_autocast
+def masked_feature_loss(pred: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """MaskFeat: mean squared error between predicted and true features of the hidden patches.
+
+        return mean((pred[b, n, d] - target[b, n, d]) ** 2 for b, n where mask[b, n], for d)
+
+    pred, target: (B, N, D) floating point, such as `hog_targets` of the images; mask: (B, N) bool, True = hidden;
+    visible patches do not count. No gradient reaches target. Returns a scalar. Raises ValueError for shapes that do not
+    fit, an empty mask or NaN; TypeError for integers or a mask that is not boolean.
+    Source: Wei et al. 2022 (MaskFeat), section 3.
+    """
+    check_rank("pred", pred, 3)
+    check_float("pred", pred)
+    check_float("target", target)
+    check_same_device("pred", pred, "target", target)
+    fits = tuple(target.shape) == tuple(pred.shape) and pred.shape[2] >= 1
+    require(fits, f"target: expected the shape of pred {tuple(pred.shape)}, D >= 1, got {tuple(target.shape)}")
+    check_finite("pred", pred)
+    check_finite("target", target)
+    check_mask("mask", mask, tuple(pred.shape[:2]))
+    check_same_device("pred", pred, "mask", mask)
+    error = (full_precision(pred) - full_precision(target).detach()).square().mean(dim=2)
     return (error * mask).sum() / mask.sum()

@@ -1,4 +1,4 @@
-"""Which patches to hide: uniformly at random (MAE) or in rectangular blocks (BEiT)."""
+"""Which patches to hide: uniformly at random (MAE), in rectangular blocks (BEiT), or in boxes of a clip (MaskFeat)."""
 
 from __future__ import annotations
 
@@ -106,3 +106,55 @@ def block_mask(
     rank = reached + torch.where(reached == max_blocks, tie, place)
     chosen = rank.argsort(dim=1, stable=True)[:, :hidden]
     return torch.zeros(batch, num_patches, dtype=torch.bool, device=device).scatter_(1, chosen, True)
+
+
+def cube_mask(
+    batch: int,
+    grid: tuple[int, int, int],
+    ratio: float = 0.4,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    min_area: int | None = None,
+    aspect: tuple[float, float] = (0.3, 1 / 0.3),
+    max_cubes: int = 100,
+) -> Tensor:
+    """Hide boxes of space and time of a clip until the asked share of its cells is hidden, in each clip.
+
+    for cube in 1..max_cubes: area ~ U(min_area, h*w), aspect log-uniform, duration ~ U{1..t}, place uniform; the cube
+    is taken if it hides something new and no more than is still to hide. What is left after the last cube is hidden at
+    random cells. grid: (t, h, w). Returns (B, t*h*w) bool, time first, True = hidden, with
+    t*h*w - int(t*h*w * (1 - ratio)) True in every row. min_area defaults to a fifth of h*w.
+    Raises ValueError on an empty grid, ratio outside (0, 1), aspect out of order or min_area outside 1..h*w.
+    Source: MaskFeat, arXiv 2112.09133, and its public code, where the count may fall short; a fixed count keeps batches
+    comparable.
+    """
+    require(batch >= 1, f"batch: expected at least 1, got {batch}")
+    time, height, width = grid
+    require(min(grid) >= 1, f"grid: expected positive sides, got {grid}")
+    check_range("aspect", aspect)
+    require(max_cubes >= 1, f"max_cubes: expected at least 1, got {max_cubes}")
+    cells = time * height * width
+    wanted = cells - _kept(cells, ratio)
+    smallest = max(1, height * width // 5) if min_area is None else min_area
+    require(1 <= smallest <= height * width, f"min_area: expected 1 to {height * width}, got {min_area}")
+    draws = uniform((max_cubes, 6, batch, 1, 1, 1), generator, device)
+    tie = uniform((batch, cells), generator, device)
+    axes = [torch.arange(side, device=draws.device) for side in grid]
+    frame, row, column = axes[0].view(1, -1, 1, 1), axes[1].view(1, 1, -1, 1), axes[2].view(1, 1, 1, -1)
+    hidden = torch.zeros(batch, time, height, width, dtype=torch.bool, device=draws.device)
+    low, high = math.log(aspect[0]), math.log(aspect[1])
+    for size, shape, length, z, y, x in draws:
+        area = smallest + size * (height * width - smallest)
+        tall = torch.exp(0.5 * (low + (high - low) * shape))
+        cube_height = (area.sqrt() * tall).round().clamp(1, height)
+        cube_width = (area.sqrt() / tall).round().clamp(1, width)
+        duration = (length * time).floor() + 1
+        first = (z * (time - duration + 1)).floor()
+        top = (y * (height - cube_height + 1)).floor()
+        left = (x * (width - cube_width + 1)).floor()
+        inside = (frame >= first) & (frame < first + duration) & (row >= top) & (row < top + cube_height)
+        inside = inside & (column >= left) & (column < left + cube_width) & ~hidden
+        fits = inside.sum((1, 2, 3)) <= wanted - hidden.sum((1, 2, 3))
+        hidden = hidden | (inside & fits.view(-1, 1, 1, 1))
+    chosen = torch.where(hidden.flatten(1), -1.0, tie).argsort(dim=1, stable=True)[:, :wanted]
+    return torch.zeros(batch, cells, dtype=torch.bool, device=draws.device).scatter_(1, chosen, True)

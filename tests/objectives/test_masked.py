@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sslcore.objectives import masked_pixel_loss, patchify, unpatchify
+from sslcore.objectives import hog_targets, masked_feature_loss, masked_pixel_loss, patchify, unpatchify
 
 
 @given(
@@ -181,3 +181,57 @@ def test_bad_input_is_refused():
     ):
         with pytest.raises(error, match="expected"):
             masked_pixel_loss(*arguments)
+
+
+def features(dtype=torch.float64):
+    pred, target = torch.randn(2, 3, 5, 7, dtype=dtype)
+    mask = torch.rand(3, 5) < 0.5
+    mask[0, 0], mask[0, 1] = True, False
+    return pred, target, mask
+
+
+def test_feature_loss_equals_the_loop_and_forgets_visible_patches():
+    pred, target, mask = features()
+    errors = [(float(pred[b, n, d]) - float(target[b, n, d])) ** 2 for b, n in mask.nonzero() for d in range(7)]
+    assert masked_feature_loss(pred, target, mask).item() == pytest.approx(np.mean(errors), rel=1e-12)
+    other = torch.where(mask[..., None], pred, 99.0)
+    assert masked_feature_loss(other, target, mask).item() == pytest.approx(np.mean(errors), rel=1e-12)
+    images = torch.randn(2, 3, 8, 8)
+    shown, patches = torch.rand(2, 4) < 2, patchify(images, 4)
+    by_pixels = masked_pixel_loss(0.5 * patches, images, shown, 4, norm_pix=False)
+    torch.testing.assert_close(masked_feature_loss(0.5 * patches, patches, shown), by_pixels)
+
+
+def test_feature_loss_of_a_zero_prediction_of_hog_is_one_ninth():
+    target = hog_targets(torch.randn(2, 3, 16, 16), 8, 4)
+    loss = masked_feature_loss(torch.zeros_like(target), target, torch.ones(2, 4).bool())
+    assert loss.item() == pytest.approx(1 / 9, abs=1e-6)
+
+
+def test_feature_loss_gradient_and_half_precision():
+    pred, target, mask = features()
+    pred.requires_grad_(), target.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: masked_feature_loss(x, target.detach(), mask), pred)
+    masked_feature_loss(pred, target, mask).backward()
+    assert target.grad is None and pred.grad[~mask].abs().max() == 0
+    half = (100 * pred).detach().half()
+    assert masked_feature_loss(half, half + 100, mask).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"pred": torch.zeros(3, 5)}, ValueError, "pred"),
+        ({"target": torch.zeros(3, 5, 6)}, ValueError, "target"),
+        ({"target": torch.zeros(3, 5, 7).long()}, TypeError, "target"),
+        ({"pred": torch.full((3, 5, 7), torch.nan)}, ValueError, "pred"),
+        ({"target": torch.full((3, 5, 7), torch.inf)}, ValueError, "target"),
+        ({"mask": torch.zeros(3, 5).bool()}, ValueError, "mask"),
+        ({"mask": torch.ones(3, 4).bool()}, ValueError, "mask"),
+        ({"mask": torch.ones(3, 5)}, TypeError, "mask"),
+    ],
+)
+def test_feature_loss_refuses_bad_input(change, error, words):
+    good = {"pred": torch.zeros(3, 5, 7), "target": torch.ones(3, 5, 7), "mask": torch.ones(3, 5).bool()}
+    with pytest.raises(error, match=words):
+        masked_feature_loss(**good | change)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslcore.views import block_mask, random_mask
+from sslcore.views import block_mask, cube_mask, random_mask
 
 
 @given(st.integers(1, 5), st.integers(2, 80), st.floats(0.01, 0.99), st.integers(0, 99))
@@ -96,3 +96,55 @@ def test_bad_input_raises():
         block_mask(2, (4, 4), aspect=(2.0, 1.0))
     with pytest.raises(TypeError, match="generator"):
         random_mask(2, 16, generator=0)
+
+
+@given(
+    st.integers(1, 4), st.integers(1, 6), st.integers(1, 7), st.integers(1, 7), st.floats(0.05, 0.95), st.integers(0, 9)
+)
+@settings(max_examples=40, deadline=None)
+def test_cubes_hide_the_exact_count(batch, time, height, width, ratio, seed):
+    cells = time * height * width
+    kept = int(cells * (1 - ratio) + 1e-9)
+    if cells < 2 or not 0 < kept < cells:
+        with pytest.raises(ValueError, match="expected at least 2|visible"):
+            cube_mask(batch, (time, height, width), ratio, max_cubes=5)
+        return
+    mask = cube_mask(batch, (time, height, width), ratio, torch.Generator().manual_seed(seed), max_cubes=5)
+    assert mask.shape == (batch, cells) and mask.dtype == torch.bool and (mask.sum(1) == cells - kept).all()
+
+
+def test_cubes_are_boxes():
+    # Cubes as large as a frame hide whole frames, and half of four frames is two of them.
+    square = {"min_area": 36, "aspect": (0.999, 1.001)}
+    frames = cube_mask(60, (4, 6, 6), 0.5, torch.Generator().manual_seed(3), **square).view(60, 4, 36)
+    assert torch.equal(frames.all(2), frames.any(2)) and (frames.all(2).sum(1) == 2).all()
+    assert len(frames.all(2).unique(dim=0)) == 6  # all pairs of frames, also those that are no neighbours
+
+
+def test_cubes_last_and_stay_together_more_than_random_cells():
+    cubes = cube_mask(200, (8, 7, 7), 0.4, torch.Generator().manual_seed(0)).view(200, 8, 7, 7).float()
+    cells = random_mask(200, 392, 0.4, torch.Generator().manual_seed(0)).mask.view(200, 8, 7, 7).float()
+
+    def agreement(mask):  # of neighbours in time, along rows and along columns
+        return [float((mask.narrow(d, 1, mask.shape[d] - 1) == mask.narrow(d, 0, mask.shape[d] - 1)).float().mean())
+                for d in (1, 2, 3)]  # fmt: skip
+
+    assert min(agreement(cubes)) > 0.7 and max(agreement(cells)) < 0.55
+    assert len(cubes.flatten(1).unique(dim=0)) == 200
+    share = cubes.mean((0, 2, 3))
+    assert (share[0] - share[7]).abs() < 0.08  # early and late frames alike
+
+
+def test_cubes_are_reproduced_and_bad_settings_refused():
+    first, second = (cube_mask(3, (4, 4, 4), generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, second)
+    for settings_, words in (
+        ({"grid": (0, 4, 4)}, "grid"),
+        ({"ratio": 1.0}, "ratio"),
+        ({"aspect": (2.0, 1.0)}, "aspect"),
+        ({"min_area": 17}, "min_area"),
+        ({"max_cubes": 0}, "max_cubes"),
+        ({"batch": 0}, "batch"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            cube_mask(**{"batch": 2, "grid": (4, 4, 4), **settings_})
