@@ -17,6 +17,7 @@ from sslcore.methods.mae import MAE
 from sslcore.methods.method import Method
 from sslcore.methods.moco import MoCo
 from sslcore.methods.mugs import Mugs
+from sslcore.methods.nepa import NEPA
 from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
     "mae": MAE,
     "moco": MoCo,
     "mugs": Mugs,
+    "nepa": NEPA,
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "supcon": SupCon,
@@ -63,6 +65,7 @@ __all__ = [
     "LOOK",
     "MAE",
     "METHODS",
+    "NEPA",
     "VQA",
     "BarlowTwins",
     "DeeperCluster",

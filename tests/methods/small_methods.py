@@ -38,6 +38,7 @@ SMALL = {
         "local_crops": 1,
         "momentum": 0.9,
     },
+    "nepa": {},
     "simclr": {"projector_dims": (16, 8)},
     "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
     "supcon": {"projector_dims": (16, 8)},
@@ -83,4 +84,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-PAIRS = [(name, network) for name in METHODS for network in ("vit", "convnet") if (name, network) != ("mae", "convnet")]
+VIT_ONLY = ("mae", "nepa")
+PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
