@@ -22,6 +22,7 @@ from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.neighbours import check_leave_one_out, check_supcon
 from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
+from sslcore.checks.predictive import check_next_embedding_loss, check_token_influence
 from sslcore.checks.probes import (
     check_alignment,
     check_attention_rollout,
@@ -65,6 +66,7 @@ __all__ = [
     "check_mass_threshold",
     "check_mined_triplet_loss",
     "check_negative_cosine",
+    "check_next_embedding_loss",
     "check_nt_xent",
     "check_patchify",
     "check_prototype_usage",
@@ -80,6 +82,7 @@ __all__ = [
     "check_sinkhorn_knopp",
     "check_supcon",
     "check_swapped_prediction",
+    "check_token_influence",
     "check_token_labels",
     "check_uniformity",
     "check_update_center",

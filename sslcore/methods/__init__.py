@@ -18,6 +18,7 @@ from sslcore.methods.maskfeat import MaskFeat
 from sslcore.methods.method import Method
 from sslcore.methods.moco import MoCo
 from sslcore.methods.mugs import Mugs
+from sslcore.methods.nepa import NEPA
 from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
@@ -40,6 +41,7 @@ METHODS: dict[str, type[Method]] = {
     "maskfeat": MaskFeat,
     "moco": MoCo,
     "mugs": Mugs,
+    "nepa": NEPA,
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "supcon": SupCon,
@@ -65,6 +67,7 @@ __all__ = [
     "LOOK",
     "MAE",
     "METHODS",
+    "NEPA",
     "VQA",
     "BarlowTwins",
     "DeeperCluster",

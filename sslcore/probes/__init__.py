@@ -7,6 +7,7 @@ from sslcore.probes.cka import cka
 from sslcore.probes.discovery import bounding_boxes, centre_boxes, corloc, lost, patch_keys, tokencut
 from sslcore.probes.frozen import extract, frozen
 from sslcore.probes.geometry import alignment, lidar, rankme, uniformity
+from sslcore.probes.influence import token_influence
 from sslcore.probes.knn import knn_eval, knn_predict
 from sslcore.probes.linear import ProbeResult, linear_probe
 from sslcore.probes.masks import Jaccard, dino_jaccard, mass_threshold
@@ -59,6 +60,7 @@ __all__ = [
     "rollout",
     "same_object_probe",
     "sample_pairs",
+    "token_influence",
     "token_labels",
     "tokencut",
     "uniformity",

@@ -15,6 +15,7 @@ from tests.checks import (
     mutants_of_granular,
     mutants_of_neighbours,
     mutants_of_pairs,
+    mutants_of_prediction,
     mutants_of_sets,
 )
 
@@ -42,6 +43,7 @@ MUTANTS = {
     "check_mass_threshold": mutants.MASS,
     "check_mined_triplet_loss": mutants_of_pairs.TRIPLET,
     "check_negative_cosine": mutants.COSINE,
+    "check_next_embedding_loss": mutants_of_prediction.NEXT,
     "check_nt_xent": mutants.NT_XENT,
     "check_patchify": mutants.PATCHIFY,
     "check_prototype_usage": mutants.USAGE,
@@ -57,6 +59,7 @@ MUTANTS = {
     "check_sigreg": mutants_of_gaussian.SIGREG,
     "check_sieve": mutants_of_sets.SIEVE,
     "check_supcon": mutants_of_neighbours.SUPCON,
+    "check_token_influence": mutants_of_prediction.INFLUENCE,
     "check_token_labels": mutants.LABELS,
     "check_uniformity": mutants.UNIFORMITY,
     "check_update_center": mutants.CENTER,
@@ -67,6 +70,8 @@ NAMES = [name for name in checks.__all__ if name.startswith("check_")]
 PLANTED = [(name, mistake) for name, mistakes in MUTANTS.items() for mistake in mistakes]
 # The unbroken form of the mutants: it must pass, or a mutant might fail for another reason than its mistake.
 CORRECT = {
+    "check_next_embedding_loss": mutants_of_prediction._next,
+    "check_token_influence": mutants_of_prediction._influence,
     "check_nt_xent": mutants._simclr,
     "check_hierarchical_cross_entropy": mutants_of_sets._hierarchical,
     "check_info_nce": mutants._info_nce,

@@ -39,6 +39,7 @@ SMALL = {
         "local_crops": 1,
         "momentum": 0.9,
     },
+    "nepa": {},
     "simclr": {"projector_dims": (16, 8)},
     "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
     "supcon": {"projector_dims": (16, 8)},
@@ -86,3 +87,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
 
 VIT_ONLY = ("mae", "maskfeat")  # they hide patches
 PAIRS = [(name, "vit") for name in METHODS] + [(name, "convnet") for name in METHODS if name not in VIT_ONLY]
+VIT_ONLY = ("mae", "nepa")
+PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
