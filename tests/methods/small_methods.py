@@ -85,7 +85,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-VIT_ONLY = ("mae", "maskfeat")  # they hide patches
-PAIRS = [(name, "vit") for name in METHODS] + [(name, "convnet") for name in METHODS if name not in VIT_ONLY]
-VIT_ONLY = ("mae", "nepa")
+VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
 PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
