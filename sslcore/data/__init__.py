@@ -2,6 +2,7 @@
 
 from sslcore.data.canvas import place_on_canvas
 from sslcore.data.imageset import ImageSet
+from sslcore.data.label_budget import few_labels
 from sslcore.data.registry import load
 from sslcore.data.scenes import Scenes, compose_scenes
 from sslcore.data.storage import DataFileError, data_folder
@@ -14,6 +15,7 @@ __all__ = [
     "Scenes",
     "compose_scenes",
     "data_folder",
+    "few_labels",
     "load",
     "place_on_canvas",
     "stream_images",
