@@ -56,7 +56,11 @@ ENTRIES: list[Entry] = [
         ("mugs", "Mugs: A Multi-Granular Self-Supervised Learning Framework"),
         ("histopathology_dino", "Self-Supervised Vision Transformers Learn Visual Concepts in Histopathology"),
     ),
-    *_bases("04_masked", ("mae", "MAE: masked autoencoders")),
+    *_bases(
+        "04_masked",
+        ("masked_family", "Masked and predictive methods: the family"),
+        ("mae", "MAE: masked autoencoders"),
+    ),
     *_papers(
         "04_masked",
         ("beit", "BEiT: BERT Pre-Training of Image Transformers"),

@@ -20,7 +20,12 @@ PAPER_HEADINGS = (
     "what we saw", "questions", "further reading",
 )  # fmt: skip
 SHORT_HEADINGS = ("goals", "questions", "further reading")
-SHORT_CHAPTERS = ("00_start", "01_contrastive/contrastive_family", "12_emergence/leaderboard")
+SHORT_CHAPTERS = (
+    "00_start",
+    "01_contrastive/contrastive_family",
+    "04_masked/masked_family",
+    "12_emergence/leaderboard",
+)
 
 
 def _is_short(path: Path) -> bool:

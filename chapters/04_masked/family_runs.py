@@ -1,0 +1,191 @@
+"""One minute for each masked and predictive method, on the same pictures, read in the same ways.
+
+    python chapters/04_masked/family_runs.py [--scale cpu|gpu|tiny] [--only NAME ...] [--seeds N ...]
+    python chapters/04_masked/family_runs.py --time       milliseconds a step, from which the steps below were set
+
+Every method trains on the same pictures of one photo each, about as long on one core. Then the network answers
+"which of 24 unseen photos is this?" from 4 labels a photo (a tenth of 40): kNN, a linear probe, and fine-tuning of all
+weights; and binding is read on twins, layer by layer. Untrained network and SimCLR stand beside.
+Every finished run is kept under runs/family/. With all runs there, evidence/masked_family.SCALE.json is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sslcore import backbones, methods
+from sslcore.data import ImageSet, compose_scenes, few_labels, load
+from sslcore.experiment import compare
+from sslcore.files import chapters_folder, write_text
+from sslcore.probes import binding_report, extract, knn_eval, linear_probe
+from sslcore.training import fine_tune, fit
+from sslcore.views import ViewPolicy
+
+SIZE, PATCH = 64, 8
+MARGIN = 0.02
+PHOTOS, LABELS = 24, 4  # unseen photos, and labelled pictures of each
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What differs between a laptop and a GPU."""
+
+    pictures: int  # of each of 190 photos
+    batch_size: int
+    seeds: tuple[int, ...]
+    factor: float  # steps, relative to those of a minute on one core
+    probe: tuple[int, int, int]
+    tune_steps: int
+    views: int = 80
+
+
+SCALES = {
+    "cpu": Scale(86, 64, (0, 1, 2), 1.0, (400, 100, 300), 60),
+    "gpu": Scale(520, 64, (0, 1, 2, 3, 4), 40.0, (600, 150, 1000), 300),
+    "tiny": Scale(2, 16, (0, 1, 2), 0.0, (100, 60, 60), 1, 20),
+}
+
+
+def vit(**settings: Any) -> nn.Module:
+    """The network that all but a few methods share."""
+    options = {"embed_dim": 128, "depth": 4, "num_heads": 4, "pos_embed": "sincos"} | settings
+    return backbones.VisionTransformer(SIZE, PATCH, 3, **options)
+
+
+CROP = ViewPolicy(SIZE, scale=(0.5, 1.0), jitter_probability=0.0, grayscale=0.0, flip=0.5)
+COLOUR = ViewPolicy(SIZE, scale=(0.3, 1.0), flip=0.5)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """make: a fresh method; steps: about a minute on one core, see --time; lr: as in the method's notebook."""
+
+    make: Callable[[], methods.Method]
+    steps: int
+    lr: float
+
+
+DECODER = {"decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2}
+RECIPES = {
+    "mae": Recipe(lambda: methods.MAE(vit(), policy=CROP, **DECODER), 570, 1.5e-3),
+    "maskfeat": Recipe(lambda: methods.MaskFeat(vit(), policy=CROP, mask_ratio=0.5), 195, 1.5e-3),
+    "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 105, 1e-3),
+    "nepa": Recipe(lambda: methods.NEPA(vit(pos_embed="rope", init_values=0.1), policy=CROP), 200, 1e-3),
+    "simclr": Recipe(lambda: methods.SimCLR(vit(), policy=COLOUR, pool="mean", temperature=0.2), 105, 1e-3),
+}  # fmt: skip
+ARMS = (*RECIPES, "untrained")
+
+
+def single(views: int, split: str, seed: int) -> ImageSet:
+    """Pictures of one photo each, at any place, size and angle, on a coloured ground; labels say which photo."""
+    count = views * (190 if split == "train" else 68)
+    return compose_scenes(
+        count, img_size=SIZE, num_objects=1, size_range=(0.4, 0.9), captions=False, split=split, seed=seed
+    )
+
+
+@functools.cache
+def pictures(views: int) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Photos that no network has seen: a tenth of the training half has labels; then val and test."""
+    found = single(views, "test", 55)
+    names = found.labels.unique()[:PHOTOS]
+    found = found.subset(torch.isin(found.labels, names))
+    whole = ImageSet("unseen photos", "test", found.images, torch.searchsorted(names, found.labels))
+    order = torch.arange(len(whole)) % 4
+    train, val, test = (whole.subset(torch.isin(order, torch.tensor(part))) for part in ([0, 1], [2], [3]))
+    return train.subset(few_labels(train.labels, LABELS)), val, test
+
+
+def read(network: nn.Module, scale: Scale, seed: int, device: torch.device) -> dict[str, float]:
+    """Every read-out of one network, as numbers in [0, 1]."""
+    few, val, test = (part.to(device) for part in pictures(scale.views))
+    features = {s: extract(network, part.images, "mean") for s, part in (("few", few), ("val", val), ("test", test))}
+    found = {"knn": knn_eval(features["few"], few.labels, features["test"], test.labels, k=3)}
+    parts = ((features["few"], few.labels), (features["val"], val.labels), (features["test"], test.labels))
+    found["linear"] = linear_probe(*parts).accuracy
+    options = {"steps": scale.tune_steps, "lr": 1e-3, "policy": COLOUR, "device": device}
+    found["fine_tuned"] = fine_tune(network, few, val, test, seed=seed, **options).accuracy
+    sets = [load("twins", s, num=n).to(device) for s, n in zip(("train", "val", "test"), scale.probe, strict=True)]
+    report = binding_report(network, *sets, controls=False, untrained=False)
+    layers = {f"layer_{index}": score.auroc for index, score in report.layers.items()}
+    return {**found, "binding": report.best.auroc, **layers}
+
+
+def run(
+    name: str, seed: int, scale_name: str, folder: Path, data: Callable[[], ImageSet], device: torch.device
+) -> dict:
+    """Train (or find) one network and read it."""
+    scale, record = SCALES[scale_name], folder / f"{scale_name}_{name}_{seed}.json"
+    if record.exists():
+        return json.loads(record.read_text())
+    torch.manual_seed(seed)
+    method = RECIPES["mae" if name == "untrained" else name].make().to(device)
+    steps, seconds = 0, 0.0
+    if name != "untrained":
+        steps = max(1, round(RECIPES[name].steps * scale.factor))
+        options = {"lr": RECIPES[name].lr, "clip_norm": 3.0, "seed": seed, "device": device}
+        seconds = fit(method, data(), steps=steps, batch_size=scale.batch_size, **options).seconds
+    found = read(method.backbone.eval(), scale, seed, device)
+    found |= {"seconds": round(seconds, 1), "images_seen": steps * scale.batch_size}
+    write_text(record, json.dumps(found))
+    print(f"{name} seed {seed}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
+    return found
+
+
+def time_steps(steps: int = 6) -> None:
+    """Print what a step costs here, and how many make a minute."""
+    data = single(2, "train", 11)
+    for name, recipe in RECIPES.items():
+        method = recipe.make()
+        fit(method, data, steps=2, batch_size=64)
+        begin = time.perf_counter()
+        fit(method, data, steps=steps, batch_size=64)
+        each = (time.perf_counter() - begin) / steps
+        print(f"{name}: {1000 * each:.0f} ms a step, {60 / each:.0f} steps a minute")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scale", choices=sorted(SCALES), default="cpu")
+    parser.add_argument("--only", nargs="*", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--seeds", nargs="*", type=int, help="run only these seeds and compare nothing")
+    parser.add_argument("--runs", type=Path, default=Path("runs/family"))
+    parser.add_argument("--time", action="store_true", help="only measure what a step costs")
+    chosen = parser.parse_args(arguments)
+    if chosen.time:
+        return time_steps()
+    scale, device = SCALES[chosen.scale], torch.device("cuda" if chosen.scale == "gpu" else "cpu")
+    chosen.runs.mkdir(parents=True, exist_ok=True)
+    data = functools.cache(lambda: single(scale.pictures, "train", 11))
+    for seed in scale.seeds if chosen.seeds is None else chosen.seeds:
+        for name in chosen.only:
+            run(name, seed, chosen.scale, chosen.runs, data, device)
+    if chosen.seeds is not None or set(chosen.only) != set(ARMS):
+        return None
+    arms = {name: (lambda s, name=name: run(name, s, chosen.scale, chosen.runs, data, device)) for name in ARMS}
+    folder = chapters_folder() / "04_masked" / "evidence" if chosen.scale != "tiny" else chosen.runs
+    shared = {"slug": "masked_family", "scale": "gpu" if chosen.scale == "gpu" else "cpu", "device": device}
+    for name in RECIPES:
+        for metric in ("linear", "fine_tuned", "binding"):
+            pair = {arm: arms[arm] for arm in (name, "untrained")}
+            comparison = compare(
+                pair, scale.seeds, claim=f"{name} beats an untrained network ({metric})", treatment=name,
+                control="untrained", margin=MARGIN, metric=metric, key=f"{name}_{metric}", **shared,
+            )  # fmt: skip
+            comparison.save(folder)
+            print(comparison.verdict, comparison.claim, comparison.effect, comparison.interval, flush=True)
+    return None
+
+
+if __name__ == "__main__":
+    main()

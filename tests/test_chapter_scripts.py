@@ -1,0 +1,57 @@
+"""Scripts beside the notebooks run to their end at their tiny scale, and every recipe in them takes a step."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from sslcore.training import fit
+
+CHAPTERS = Path(__file__).parents[1] / "chapters"
+
+
+def script(path: str):
+    spec = importlib.util.spec_from_file_location(f"script_{Path(path).stem}", CHAPTERS / path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+family = script("04_masked/family_runs.py")
+base = script("checkpoints/train.py")
+
+
+@pytest.mark.parametrize("name", list(family.RECIPES))
+def test_every_recipe_of_the_family_takes_a_step(name):
+    torch.manual_seed(0)
+    method = family.RECIPES[name].make()
+    images = torch.randint(0, 256, (8, 3, family.SIZE, family.SIZE), dtype=torch.uint8)
+    history = fit(method, images, steps=1, batch_size=8, lr=family.RECIPES[name].lr, device="cpu", progress=False)
+    assert history.loss[0] == history.loss[0]
+
+
+def test_family_runs_end_in_evidence(tmp_path, monkeypatch):
+    monkeypatch.setattr(family, "RECIPES", {"mae": family.RECIPES["mae"]})
+    monkeypatch.setattr(family, "ARMS", ("mae", "untrained"))
+    monkeypatch.setattr("sys.argv", ["family_runs.py"])
+    family.main(["--scale", "tiny", "--only", "mae", "untrained", "--runs", str(tmp_path)])
+    claims = json.loads((tmp_path / "masked_family.cpu.json").read_text())["claims"]
+    assert set(claims) == {"mae_linear", "mae_fine_tuned", "mae_binding"}
+    assert {"knn", "fine_tuned", "binding", "layer_0", "seconds"} <= set(claims["mae_linear"]["secondary"]["mae"])
+    again = (tmp_path / "tiny_mae_0.json").stat().st_mtime_ns
+    family.main(["--scale", "tiny", "--only", "mae", "--seeds", "0", "--runs", str(tmp_path)])
+    assert (tmp_path / "tiny_mae_0.json").stat().st_mtime_ns == again, "a finished run is not repeated"
+
+
+@pytest.mark.parametrize("name", [*base.CLAIMED, *base.KEPT])
+def test_checkpoint_script_trains_and_reads_each_method(name, tmp_path):
+    base.main(["checkpoints", "--scale", "tiny", "--only", name, "--runs", str(tmp_path)])
+    found = json.loads((tmp_path / f"checkpoints_tiny_{name}_0.json").read_text())
+    assert {"binding", "identity", "images_seen"} <= set(found)
+    assert (tmp_path / f"{name}_vit.safetensors").exists()
