@@ -52,7 +52,7 @@ class Scale:
 SCALES = {
     "cpu": Scale(86, 64, (0, 1, 2), 1.0, (400, 100, 300), 60),
     "gpu": Scale(520, 64, (0, 1, 2, 3, 4), 40.0, (600, 150, 1000), 300),
-    "tiny": Scale(2, 16, (0, 1, 2), 0.0, (100, 60, 60), 1, 20),
+    "tiny": Scale(2, 16, (0, 1, 2), 0.0, (100, 60, 60), 1, 30),
 }
 
 
@@ -106,6 +106,12 @@ def pictures(views: int) -> tuple[ImageSet, ImageSet, ImageSet]:
     return train.subset(few_labels(train.labels, LABELS)), val, test
 
 
+@functools.cache
+def twins(sizes: tuple[int, int, int]) -> list[ImageSet]:
+    """Scenes to read binding on: train, val, and test with unseen photos."""
+    return [load("twins", split, num=size) for split, size in zip(("train", "val", "test"), sizes, strict=True)]
+
+
 def read(network: nn.Module, scale: Scale, seed: int, device: torch.device) -> dict[str, float]:
     """Every read-out of one network, as numbers in [0, 1]."""
     few, val, test = (part.to(device) for part in pictures(scale.views))
@@ -115,8 +121,8 @@ def read(network: nn.Module, scale: Scale, seed: int, device: torch.device) -> d
     found["linear"] = linear_probe(*parts).accuracy
     options = {"steps": scale.tune_steps, "lr": 1e-3, "policy": COLOUR, "device": device}
     found["fine_tuned"] = fine_tune(network, few, val, test, seed=seed, **options).accuracy
-    sets = [load("twins", s, num=n).to(device) for s, n in zip(("train", "val", "test"), scale.probe, strict=True)]
-    report = binding_report(network, *sets, controls=False, untrained=False)
+    scenes = [part.to(device) for part in twins(scale.probe)]
+    report = binding_report(network, *scenes, controls=False, untrained=False)
     layers = {f"layer_{index}": score.auroc for index, score in report.layers.items()}
     return {**found, "binding": report.best.auroc, **layers}
 
