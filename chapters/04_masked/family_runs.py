@@ -68,22 +68,27 @@ COLOUR = ViewPolicy(SIZE, scale=(0.3, 1.0), flip=0.5)
 
 @dataclass(frozen=True)
 class Recipe:
-    """make: a fresh method; steps: about a minute on one core, see --time; lr: as in the method's notebook."""
+    """make: a fresh method; steps: about a minute on one core, see --time; lr: as in the method's notebook.
+
+    control: the untrained network to compare with; a method whose network differs from the shared one has its own.
+    """
 
     make: Callable[[], methods.Method]
     steps: int
     lr: float
+    control: str = "untrained"
 
 
+ROTARY = {"pos_embed": "rope", "init_values": 0.1}
 DECODER = {"decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2}
 RECIPES = {
     "mae": Recipe(lambda: methods.MAE(vit(), policy=CROP, **DECODER), 570, 1.5e-3),
     "maskfeat": Recipe(lambda: methods.MaskFeat(vit(), policy=CROP, mask_ratio=0.5), 195, 1.5e-3),
     "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 105, 1e-3),
-    "nepa": Recipe(lambda: methods.NEPA(vit(pos_embed="rope", init_values=0.1), policy=CROP), 200, 1e-3),
+    "nepa": Recipe(lambda: methods.NEPA(vit(**ROTARY), policy=CROP), 200, 1e-3, "untrained_nepa"),
     "simclr": Recipe(lambda: methods.SimCLR(vit(), policy=COLOUR, pool="mean", temperature=0.2), 105, 1e-3),
 }  # fmt: skip
-ARMS = (*RECIPES, "untrained")
+ARMS = (*RECIPES, *dict.fromkeys(recipe.control for recipe in RECIPES.values()))
 
 
 def single(views: int, split: str, seed: int) -> ImageSet:
@@ -135,9 +140,10 @@ def run(
     if record.exists():
         return json.loads(record.read_text())
     torch.manual_seed(seed)
-    method = RECIPES["mae" if name == "untrained" else name].make().to(device)
+    source = next(key for key, recipe in RECIPES.items() if name in (key, recipe.control))
+    method = RECIPES[source].make().to(device)
     steps, seconds = 0, 0.0
-    if name != "untrained":
+    if name in RECIPES:
         steps = max(1, round(RECIPES[name].steps * scale.factor))
         options = {"lr": RECIPES[name].lr, "clip_norm": 3.0, "seed": seed, "device": device}
         seconds = fit(method, data(), steps=steps, batch_size=scale.batch_size, **options).seconds
@@ -183,10 +189,11 @@ def main(arguments: list[str] | None = None) -> None:
     shared = {"slug": "masked_family", "scale": "gpu" if chosen.scale == "gpu" else "cpu", "device": device}
     for name in RECIPES:
         for metric in ("linear", "fine_tuned", "binding"):
-            pair = {arm: arms[arm] for arm in (name, "untrained")}
+            control = RECIPES[name].control
+            pair = {arm: arms[arm] for arm in (name, control)}
             comparison = compare(
-                pair, scale.seeds, claim=f"{name} beats an untrained network ({metric})", treatment=name,
-                control="untrained", margin=MARGIN, metric=metric, key=f"{name}_{metric}", **shared,
+                pair, scale.seeds, claim=f"{name} beats its untrained network ({metric})", treatment=name,
+                control=control, margin=MARGIN, metric=metric, key=f"{name}_{metric}", **shared,
             )  # fmt: skip
             comparison.save(folder)
             print(comparison.verdict, comparison.claim, comparison.effect, comparison.interval, flush=True)
