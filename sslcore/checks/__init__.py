@@ -13,6 +13,7 @@ from sslcore.checks.clustering import (
     check_sinkhorn_knopp,
     check_swapped_prediction,
 )
+from sslcore.checks.codes import check_gumbel_softmax, check_masked_code_loss
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.features import check_hog, check_masked_feature_loss
@@ -53,6 +54,7 @@ __all__ = [
     "check_dino_loss",
     "check_epps_pulley",
     "check_granular_nce",
+    "check_gumbel_softmax",
     "check_hierarchical_cross_entropy",
     "check_hog",
     "check_info_nce",
@@ -61,6 +63,7 @@ __all__ = [
     "check_koleo",
     "check_langevin",
     "check_leave_one_out",
+    "check_masked_code_loss",
     "check_masked_feature_loss",
     "check_masked_pixel_loss",
     "check_mass_threshold",

@@ -7,9 +7,11 @@ from typing import Any
 from torch import nn
 
 from sslcore.methods.barlow_twins import BarlowTwins
+from sslcore.methods.beit import BEiT
 from sslcore.methods.byol import BYOL
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
+from sslcore.methods.dvae import DVAE
 from sslcore.methods.ebm import EBM
 from sslcore.methods.lejepa import LeJEPA
 from sslcore.methods.look import LOOK
@@ -24,6 +26,7 @@ from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
 from sslcore.methods.supervised import Supervised
 from sslcore.methods.swav import SwAV
+from sslcore.methods.tokenizers import PatchCodes
 from sslcore.methods.transitive_invariance import TransitiveInvariance
 from sslcore.methods.vicreg import VICReg
 from sslcore.methods.vqa import VQA
@@ -31,9 +34,11 @@ from sslcore.validate import unknown
 
 METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
+    "beit": BEiT,
     "byol": BYOL,
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
+    "dvae": DVAE,
     "ebm": EBM,
     "lejepa": LeJEPA,
     "look": LOOK,
@@ -63,12 +68,14 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 __all__ = [
     "BYOL",
     "DINO",
+    "DVAE",
     "EBM",
     "LOOK",
     "MAE",
     "METHODS",
     "NEPA",
     "VQA",
+    "BEiT",
     "BarlowTwins",
     "DeeperCluster",
     "LeJEPA",
@@ -76,6 +83,7 @@ __all__ = [
     "Method",
     "MoCo",
     "Mugs",
+    "PatchCodes",
     "SimCLR",
     "SimSiam",
     "SupCon",

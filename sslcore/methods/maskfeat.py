@@ -10,16 +10,12 @@ from torch import Tensor, nn
 
 from sslcore.backbones import ema_copy
 from sslcore.methods.method import Method, view_size
+from sslcore.methods.tokenizers import standardised
 from sslcore.objectives import hog_targets, masked_feature_loss, patchify
 from sslcore.validate import require, unknown
 from sslcore.views import ViewPolicy, block_mask
 
 TARGETS = ("hog", "raw_hog", "pixels", "norm_pixels", "colour", "codes", "teacher")
-
-
-def standardised(patches: Tensor) -> Tensor:
-    """Each row minus its mean, over its deviation, as MAE scores it."""
-    return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
 
 
 class MaskFeat(Method):

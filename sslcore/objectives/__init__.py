@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapped_prediction
+from sslcore.objectives.codes import DVAETerms, dvae_loss, gumbel_softmax, masked_code_loss
 from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
 from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
@@ -11,7 +12,7 @@ from sslcore.objectives.hierarchical import HierarchicalTerms, hierarchical_cros
 from sslcore.objectives.hog import hog_targets
 from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, two_level_kmeans
 from sslcore.objectives.lejepa import LeJEPATerms, lejepa, slice_moments
-from sslcore.objectives.masked import masked_feature_loss, masked_pixel_loss, patchify, unpatchify
+from sslcore.objectives.masked import masked_feature_loss, masked_pixel_loss, patchify, take_hidden, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.predictive import next_embedding_loss
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
@@ -22,6 +23,7 @@ from sslcore.objectives.triplet import mine_negatives, mined_triplet_loss
 __all__ = [
     "BarlowTerms",
     "Clusters",
+    "DVAETerms",
     "EnergyTerms",
     "HierarchicalTerms",
     "LeJEPATerms",
@@ -31,11 +33,13 @@ __all__ = [
     "barlow_twins",
     "contrastive_divergence",
     "dino_loss",
+    "dvae_loss",
     "effective_rank",
     "embedding_std",
     "epps_pulley",
     "granular_clustering",
     "granular_nce",
+    "gumbel_softmax",
     "hierarchical_cross_entropy",
     "hog_targets",
     "ibot_patch_loss",
@@ -45,6 +49,7 @@ __all__ = [
     "leave_one_out_knn",
     "leave_one_out_votes",
     "lejepa",
+    "masked_code_loss",
     "masked_feature_loss",
     "masked_pixel_loss",
     "mine_negatives",
@@ -63,6 +68,7 @@ __all__ = [
     "slice_moments",
     "supcon",
     "swapped_prediction",
+    "take_hidden",
     "two_level_kmeans",
     "unpatchify",
     "update_center",

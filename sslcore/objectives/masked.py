@@ -50,6 +50,19 @@ def unpatchify(patches: Tensor, patch_size: int, grid: tuple[int, int], channels
     return pixels.reshape(-1, channels, rows * patch_size, columns * patch_size)
 
 
+def take_hidden(values: Tensor, mask: Tensor, hidden: int) -> Tensor:
+    """Rows (B, N, D) of hidden patches alone, (B, hidden, D) in rising order of patch.
+
+    mask: (B, N) bool with `hidden` True in every row; another count raises ValueError where values are checked.
+    """
+    if values_are_checked(mask):
+        counts = sorted(set(mask.sum(dim=1).tolist()))
+        require(counts == [hidden], f"pred: expected all patches or the {counts} hidden ones, got {hidden}")
+    # A stable sort lists the hidden patches in rising order, and unlike a boolean index needs no answer back.
+    ids = mask.int().argsort(dim=1, descending=True, stable=True)[:, :hidden]
+    return values.gather(1, ids[..., None].expand(-1, -1, values.shape[2]))
+
+
 @without_autocast
 def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor, patch_size: int, norm_pix: bool = True) -> Tensor:
     """MAE: mean squared error at the hidden patches, against each patch's own standardised pixels.
@@ -83,12 +96,7 @@ def masked_pixel_loss(pred: Tensor, images: Tensor, mask: Tensor, patch_size: in
     check_same_device("pred", pred, "mask", mask)
     hidden = pred.shape[1]
     if hidden < target.shape[1]:
-        if values_are_checked(mask):
-            counts = sorted(set(mask.sum(dim=1).tolist()))
-            require(counts == [hidden], f"pred: expected all patches or the {counts} hidden ones, got {hidden}")
-        # A stable sort lists the hidden patches in rising order, and unlike a boolean index needs no answer back.
-        ids = mask.int().argsort(dim=1, descending=True, stable=True)[:, :hidden]
-        target = target.gather(1, ids[..., None].expand(-1, -1, target.shape[2]))
+        target = take_hidden(target, mask, hidden)
     if norm_pix:
         require(target.shape[2] >= 2, "norm_pix: expected patches of at least two values, got one")
         mean, var = target.mean(dim=2, keepdim=True), target.var(dim=2, keepdim=True)

@@ -9,6 +9,7 @@ from sslcore import checks
 from sslcore.checks import CheckFailed
 from tests.checks import (
     mutants,
+    mutants_of_codes,
     mutants_of_energy,
     mutants_of_features,
     mutants_of_gaussian,
@@ -31,6 +32,7 @@ MUTANTS = {
     "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
     "check_granular_nce": mutants_of_granular.GRANULAR,
     "check_epps_pulley": mutants_of_gaussian.EPPS_PULLEY,
+    "check_gumbel_softmax": mutants_of_codes.GUMBEL,
     "check_hog": mutants_of_features.HOG,
     "check_info_nce": mutants.INFO_NCE,
     "check_kmeans": mutants_of_sets.KMEANS,
@@ -38,6 +40,7 @@ MUTANTS = {
     "check_koleo": mutants.KOLEO,
     "check_leave_one_out": mutants_of_neighbours.LEAVE_ONE_OUT,
     "check_langevin": mutants_of_energy.LANGEVIN,
+    "check_masked_code_loss": mutants_of_codes.CODES,
     "check_masked_feature_loss": mutants_of_features.FEATURES,
     "check_masked_pixel_loss": mutants.PIXELS,
     "check_mass_threshold": mutants.MASS,
@@ -70,6 +73,8 @@ NAMES = [name for name in checks.__all__ if name.startswith("check_")]
 PLANTED = [(name, mistake) for name, mistakes in MUTANTS.items() for mistake in mistakes]
 # The unbroken form of the mutants: it must pass, or a mutant might fail for another reason than its mistake.
 CORRECT = {
+    "check_gumbel_softmax": mutants_of_codes._gumbel,
+    "check_masked_code_loss": mutants_of_codes._codes,
     "check_next_embedding_loss": mutants_of_prediction._next,
     "check_token_influence": mutants_of_prediction._influence,
     "check_nt_xent": mutants._simclr,

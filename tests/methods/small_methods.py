@@ -7,10 +7,11 @@ from torch import Tensor, nn
 
 from sslcore.backbones import Tokens, VisionTransformer, small_convnet
 from sslcore.data.imageset import ImageSet
-from sslcore.methods import METHODS, Method, create_method
+from sslcore.methods import METHODS, Method, PatchCodes, create_method
 
 SMALL = {
     "barlow_twins": {"projector_dims": (16, 16)},
+    "beit": {"tokenizer": PatchCodes(torch.linspace(-1, 1, 5 * 48).view(5, 48).sin(), 4)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
     "deeper_cluster": {"num_images": 24, "num_sub": 3},
     "dino": {
@@ -21,6 +22,7 @@ SMALL = {
         "warmup_temp": 0.02,
         "momentum": 0.9,
     },
+    "dvae": {"num_codes": 6, "code_dim": 8},
     "ebm": {"img_size": 16, "buffer_size": 20, "steps": 2, "step_size": 0.1},
     "lejepa": {"projector_dims": (16, 8), "num_slices": 6, "local_crops": 1},
     "look": {"projector_dims": (16, 8), "k": 3, "queue_size": 20, "momentum": 0.9},
@@ -85,5 +87,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
+VIT_ONLY = ("beit", "mae", "maskfeat", "nepa")  # they hide patches or read them in order
 PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]

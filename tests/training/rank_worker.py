@@ -24,7 +24,7 @@ RUN = {"batch_size": 12, "lr": 0.05, "optimizer": "sgd", "device": "cpu", "views
 # weights by 1e-7 into one of 1e-3 in ten steps, on one process too.
 TEN_STEPS = [(name, "vit" if name == "simclr" else "convnet", 10) for name in ("simclr", "swav", "vicreg", "lejepa")]
 GENTLE = {"vicreg": 0.01, "lejepa": 0.01}
-EVERY = [(name, "vit" if name in ("mae", "maskfeat", "dino", "nepa") else "convnet", 3) for name in METHODS]
+EVERY = [(name, "vit" if name in ("beit", "mae", "maskfeat", "dino", "nepa") else "convnet", 3) for name in METHODS]
 REFUSED = ("ebm",)  # under FSDP2: it takes gradients inside its loss
 RESUMED = ("moco", "convnet", 6)
 
