@@ -1,4 +1,4 @@
-"""Train the course's base networks: one small ViT, eight objectives, the same photo scenes.
+"""Train the course's base networks: one small ViT, nine objectives, the same photo scenes.
 
     python chapters/checkpoints/train.py checkpoints [--scale cpu|gpu]   networks that notebooks probe (seed 0)
     python chapters/checkpoints/train.py claims [--scale cpu|gpu]        several seeds: who binds?
@@ -23,16 +23,16 @@ from sslcore.data import Scenes, compose_scenes, load
 from sslcore.experiment import Comparison, compare, run_facts
 from sslcore.files import chapters_folder, write_text
 from sslcore.hub import save_checkpoint
-from sslcore.methods import DINO, MAE, LeJEPA, MaskFeat, Method, Mugs, SimCLR, Supervised, SwAV
+from sslcore.methods import DINO, MAE, BEiT, LeJEPA, MaskFeat, Method, Mugs, PatchCodes, SimCLR, Supervised, SwAV
 from sslcore.probes import binding_report, extract, knn_eval
 from sslcore.training import fit
-from sslcore.views import ViewPolicy
+from sslcore.views import ViewPolicy, normalize
 
 SLUG = "object_binding_probes"
 CROP = {"scale": (0.5, 1.0), "flip": 0.5}
 COLOUR = {"scale": (0.3, 1.0), "flip": 0.5}
 CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds
-KEPT = ("swav", "mugs", "lejepa", "maskfeat")  # only checkpoints
+KEPT = ("swav", "mugs", "lejepa", "maskfeat", "beit")  # only checkpoints
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Scale:
     probe: tuple[int, int, int] = (600, 150, 1000)
     precision: dict[str, str] = field(default_factory=dict)
     decoder: tuple[int, int, int] = (64, 1, 2)
+    num_codes: int = 128
 
 
 BASE = {"img_size": 64, "num_heads": 4, "pos_embed": "sincos"}
@@ -59,7 +60,7 @@ SCALES = {
         precision=dict.fromkeys(("simclr", "dino", "supervised", *KEPT), "bf16"),  # a fifth faster on some CPUs
         steps={
             "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000}
-            | {"swav": 600, "mugs": 400, "lejepa": 600, "maskfeat": 450},
+            | {"swav": 600, "mugs": 400, "lejepa": 600, "maskfeat": 450, "beit": 1100},
             "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
@@ -80,7 +81,7 @@ SCALES = {
         probe=(150, 60, 60),
     ),
 }
-LEARNING_RATES = dict.fromkeys((*CLAIMED, *KEPT), 1e-3) | {"mae": 1.5e-3, "maskfeat": 1.5e-3}
+LEARNING_RATES = dict.fromkeys((*CLAIMED, *KEPT), 1e-3) | dict.fromkeys(("mae", "maskfeat", "beit"), 1.5e-3)
 
 
 def training_scenes(scale: Scale) -> Scenes:
@@ -103,6 +104,10 @@ def make_method(name: str, scale: Scale, num_classes: int) -> Method:
         return MAE(network, policy=crop, decoder_dim=width, decoder_depth=depth, decoder_heads=heads)
     if name == "maskfeat":
         return MaskFeat(network, policy=crop, mask_ratio=0.5)
+    if name == "beit":
+        scenes = normalize(load("twins", "train", num=400, seed=13).images)
+        words = PatchCodes.fit(scenes, scale.num_codes, network.patch_size)
+        return BEiT(network, words, policy=crop)
     if name == "simclr":
         return SimCLR(network, policy=ViewPolicy(size, **COLOUR), pool="mean", temperature=0.2)
     if name == "dino":
