@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -148,3 +150,33 @@ def test_cubes_are_reproduced_and_bad_settings_refused():
     ):
         with pytest.raises(ValueError, match=words):
             cube_mask(**{"batch": 2, "grid": (4, 4, 4), **settings_})
+
+
+def algorithm_one(rng: random.Random, side: int, target: int, smallest: int) -> torch.Tensor:
+    """The paper's sampler in plain Python: a block counts if it adds something and no more than is missing."""
+    mask, failures = torch.zeros(side, side, dtype=torch.bool), 0
+    while mask.sum() < target and failures < 10:  # tries in a row
+        missing = target - int(mask.sum())
+        area, aspect = rng.uniform(min(smallest, missing), missing), 0.3 ** rng.uniform(-1, 1)
+        height, width = round((area * aspect) ** 0.5), round((area / aspect) ** 0.5)
+        failures += 1
+        if 1 <= height < side and 1 <= width < side:
+            top, left = rng.randint(0, side - height), rng.randint(0, side - width)
+            block = mask[top : top + height, left : left + width]
+            if 0 < int((~block).sum()) <= missing:
+                mask[top : top + height, left : left + width], failures = True, 0
+    return mask
+
+
+def test_block_masks_look_like_the_papers():
+    rng = random.Random(0)
+    papers = torch.stack([algorithm_one(rng, 14, 79, 16) for _ in range(600)]).float()
+    ours = block_mask(600, (14, 14), 0.4, torch.Generator().manual_seed(0)).view(600, 14, 14).float()
+    assert 72 < papers.sum((1, 2)).mean() <= 79 and (ours.sum((1, 2)) == 79).all()  # the paper's may fall short
+
+    def joins(mask):
+        return float((mask[:, :, 1:] * mask[:, :, :-1]).sum() / mask[:, :, :-1].sum())
+
+    assert abs(joins(papers) - joins(ours)) < 0.05
+    often = torch.stack([papers.mean(0).flatten(), ours.mean(0).flatten()])
+    assert torch.corrcoef(often)[0, 1] > 0.9  # the same places are hidden often and seldom
