@@ -91,6 +91,8 @@ def block_mask(
     for step in range(max_blocks):
         size, shape, y, x = draws[step]
         left = hidden - (reached < max_blocks).sum((1, 2), keepdim=True)
+        if device.type == "cpu" and int(left.max()) <= 0:
+            break  # more blocks would change nothing; elsewhere the question costs more than they do
         area = smallest + size * (left - smallest).clamp(min=0)
         tall = torch.exp(0.5 * (low + (high - low) * shape))
         block_height = (area.sqrt() * tall).round().clamp(1, height)
