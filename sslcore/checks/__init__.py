@@ -13,6 +13,7 @@ from sslcore.checks.clustering import (
     check_sinkhorn_knopp,
     check_swapped_prediction,
 )
+from sslcore.checks.contextual import check_contextual_targets, check_data2vec_loss, check_inverse_block_mask
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.features import check_hog, check_masked_feature_loss
@@ -49,13 +50,16 @@ __all__ = [
     "check_balanced_prior",
     "check_barlow_twins",
     "check_close_pairs",
+    "check_contextual_targets",
     "check_contrastive_divergence",
+    "check_data2vec_loss",
     "check_dino_loss",
     "check_epps_pulley",
     "check_granular_nce",
     "check_hierarchical_cross_entropy",
     "check_hog",
     "check_info_nce",
+    "check_inverse_block_mask",
     "check_kmeans",
     "check_knn",
     "check_koleo",

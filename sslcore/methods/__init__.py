@@ -8,6 +8,7 @@ from torch import nn
 
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.byol import BYOL
+from sslcore.methods.data2vec2 import Data2Vec2
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
 from sslcore.methods.ebm import EBM
@@ -32,6 +33,7 @@ from sslcore.validate import unknown
 METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
+    "data2vec2": Data2Vec2,
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
     "ebm": EBM,
@@ -70,6 +72,7 @@ __all__ = [
     "NEPA",
     "VQA",
     "BarlowTwins",
+    "Data2Vec2",
     "DeeperCluster",
     "LeJEPA",
     "MaskFeat",

@@ -12,6 +12,7 @@ from sslcore.methods import METHODS, Method, create_method
 SMALL = {
     "barlow_twins": {"projector_dims": (16, 16)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
+    "data2vec2": {"num_masks": 2, "mask_ratio": 0.7, "block": 2, "momentum": 0.9, "decoder_depth": 1},
     "deeper_cluster": {"num_images": 24, "num_sub": 3},
     "dino": {
         "out_dim": 16,
@@ -85,5 +86,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
+VIT_ONLY = ("data2vec2", "mae", "maskfeat", "nepa")  # they hide patches or read them in order
 PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
