@@ -3,7 +3,7 @@
 from sslcore.backbones.attention import attention_weights
 from sslcore.backbones.convnets import StagedConvNet, resnet18, small_convnet
 from sslcore.backbones.create import BACKBONES, create_backbone
-from sslcore.backbones.decoder import MAEDecoder
+from sslcore.backbones.decoder import ConvDecoder, MAEDecoder
 from sslcore.backbones.ema import ema_copy, update_ema
 from sslcore.backbones.heads import DINOHead, Prototypes, mlp
 from sslcore.backbones.positions import sincos_positions
@@ -15,6 +15,7 @@ from sslcore.backbones.vit import VisionTransformer
 
 __all__ = [
     "BACKBONES",
+    "ConvDecoder",
     "DINOHead",
     "MAEDecoder",
     "Prototypes",

@@ -152,9 +152,14 @@ class Block(nn.Module):
         angles: Tensor | None = None,
         attn_mask: AttentionMask = None,
         return_attention: bool = False,
-    ) -> tuple[Tensor, Tensor | None]:
-        """(B, L, D) -> the new sequence and, on request, its attention (B, H, L, L); see rotate for `angles`."""
+        return_mlp: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """(B, L, D) -> the new sequence and its attention (B, H, L, L) or None; see rotate for `angles`.
+
+        return_mlp: a third entry, what the MLP gives before layer scale and before it is added, (B, L, D).
+        """
         mixed, weights = self.attn(self.norm1(x), angles, attn_mask, return_attention)
         x = x + self.drop_path1(self.ls1(mixed))
-        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        return x, weights
+        branch = self.mlp(self.norm2(x))
+        x = x + self.drop_path2(self.ls2(branch))
+        return (x, weights, branch) if return_mlp else (x, weights)

@@ -1,8 +1,9 @@
-"""The light decoder of a masked autoencoder."""
+"""The light decoders of masked models: a small transformer (MAE) and a stack of convolutions (data2vec 2.0)."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslcore.backbones.attention import Block
@@ -101,3 +102,61 @@ class MAEDecoder(nn.Module):
             whole = torch.arange(self.num_patches).expand(batch, -1)
             require(torch.equal(ids_restore.sort(dim=1).values, whole), "ids_restore: every row must be a permutation")
         return batch, visible
+
+
+class ConvDecoder(nn.Module):
+    """Fills hidden places with noise and spreads what is visible over the grid by grouped convolutions.
+
+        x = the visible tokens at their places, rows of `holes` elsewhere
+        for layer in 1..depth: x = x + gelu(norm(conv(x)))     # norm over channels, without weights
+        return linear(x)
+
+    No positions are added: a visible token knows its own. Everything is local: after `depth` layers a place has seen
+    depth * (kernel_size // 2) patches around it. embed_dim: of encoder and layers, a multiple of groups.
+    kernel_size: odd. Paper: 6 layers of 3 x 3, 768 wide, 16 groups (ViT-B).
+    Raises ValueError where these do not fit. Source: arXiv 2212.07525, section 3.2, and its public code.
+    """
+
+    def __init__(self, embed_dim: int, out_dim: int, depth: int = 3, kernel_size: int = 3, groups: int = 4):
+        super().__init__()
+        for name, number in dict(embed_dim=embed_dim, out_dim=out_dim, kernel_size=kernel_size, groups=groups).items():
+            check_positive(name, number)
+        require(depth >= 1, f"depth: expected at least 1, got {depth}")
+        require(kernel_size % 2 == 1, f"kernel_size: expected an odd number, got {kernel_size}")
+        require(embed_dim % groups == 0, f"embed_dim: expected a multiple of {groups} groups, got {embed_dim}")
+        self.embed_dim = embed_dim
+        around = {"padding": kernel_size // 2, "groups": groups}
+        self.layers = nn.ModuleList(nn.Conv2d(embed_dim, embed_dim, kernel_size, **around) for _ in range(depth))
+        self.predict = nn.Linear(embed_dim, out_dim)
+
+    def forward(
+        self, patch_tokens: Tensor, ids_restore: Tensor, grid: tuple[int, int], holes: Tensor, masked_only: bool = False
+    ) -> Tensor:
+        """patch_tokens (B, M, D), ids_restore (B, N) int64, holes (B, N - M, D) -> predictions (B, N, out_dim).
+
+        ids_restore as in MAEDecoder; grid: (rows, columns), N = rows * columns; holes: what hidden places start from,
+        in the order of ids_restore. masked_only=True predicts just the hidden patches, (B, N - M, out_dim), in rising
+        order of patch. Raises TypeError for ids that are not int64, ValueError for shapes that do not fit.
+        """
+        check_rank("patch_tokens", patch_tokens, 3)
+        check_float("patch_tokens", patch_tokens)
+        check_rank("ids_restore", ids_restore, 2)
+        if ids_restore.dtype != torch.int64:
+            raise TypeError(f"ids_restore: expected int64, got {ids_restore.dtype}")
+        (batch, visible, dim), places = patch_tokens.shape, grid[0] * grid[1]
+        require(dim == self.embed_dim, f"patch_tokens: expected {self.embed_dim} channels, got {dim}")
+        fits = tuple(ids_restore.shape) == (batch, places)
+        require(fits, f"ids_restore: expected ({batch}, {places}), got {tuple(ids_restore.shape)}")
+        fits = tuple(holes.shape) == (batch, places - visible, dim)
+        require(fits, f"holes: expected ({batch}, {places - visible}, {dim}), got {tuple(holes.shape)}")
+        queue = torch.cat([patch_tokens, holes.to(patch_tokens.dtype)], dim=1)
+        x = queue.gather(1, ids_restore[..., None].expand(-1, -1, dim)).unflatten(1, grid)  # (B, h, w, D)
+        for layer in self.layers:
+            mixed = layer(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+            x = x + F.gelu(F.layer_norm(mixed, (dim,)))
+        x = x.flatten(1, 2)
+        if masked_only:
+            # A stable sort lists the hidden patches in rising order.
+            hidden = (ids_restore < visible).int().argsort(dim=1, stable=True)[:, : places - visible]
+            x = x.gather(1, hidden[..., None].expand(-1, -1, dim))
+        return self.predict(x)

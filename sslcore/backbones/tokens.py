@@ -23,6 +23,7 @@ class Tokens:
     final norm: (B, P + N, D) each. Convolutional nets give their stem and stages, each with its own N and D.
     attentions: softmax weights (B, H, P + N, P + N) in float32, rows = queries; every block in order, or those
     asked for.
+    mlp_outputs: what the MLP of each block gave before it was added to the sequence, (B, P + N, D).
     """
 
     cls_token: Tensor
@@ -31,6 +32,7 @@ class Tokens:
     register_tokens: Tensor | None = None
     layers: list[Tensor] | None = None
     attentions: list[Tensor] | None = None
+    mlp_outputs: list[Tensor] | None = None
     num_prefix_tokens: int = 0
 
     @property

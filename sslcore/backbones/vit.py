@@ -116,6 +116,7 @@ class VisionTransformer(nn.Module):
         attn_mask: AttentionMask = None,
         return_layers: bool = False,
         return_attention: bool | Sequence[int] = False,
+        return_mlp: bool = False,
     ) -> Tokens:
         """(B, C, H, W) float images -> Tokens.
 
@@ -125,6 +126,7 @@ class VisionTransformer(nn.Module):
         attn_mask: "causal", or (L, L) or (B, 1, L, L) over the L tokens [class, registers, kept patches]; bool with
         True = may attend, or floating point added to the scores. Under "causal" the class token sees only itself.
         return_attention: True for every block, or a sequence of block indices. Exact, recomputed in float32.
+        return_mlp: also what each block's MLP adds to its sequence, before it is added.
         Raises TypeError for images that are not floating point, ValueError for anything that does not fit.
         """
         grid = self._check_images(x)
@@ -136,11 +138,12 @@ class VisionTransformer(nn.Module):
         wanted = wanted_layers(return_attention, len(self.blocks))
 
         sequence, angles = self._embed(x, grid, ids_keep, mask)
-        layers, attentions = [sequence], {}
+        layers, attentions, mlp_outputs = [sequence], {}, []
         for index, block in enumerate(self.blocks):
-            inputs = sequence, angles, attn_mask, index in wanted
+            inputs = sequence, angles, attn_mask, index in wanted, return_mlp
             again = self.grad_checkpointing and self.training and torch.is_grad_enabled()
-            sequence, weights = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
+            sequence, weights, *branch = checkpoint(block, *inputs, use_reentrant=False) if again else block(*inputs)
+            mlp_outputs += branch
             if index in wanted:
                 attentions[index] = weights
             if return_layers:
@@ -156,6 +159,7 @@ class VisionTransformer(nn.Module):
             else None,
             layers=layers if return_layers else None,
             attentions=[attentions[index] for index in wanted] if wanted else None,
+            mlp_outputs=mlp_outputs if return_mlp else None,
             num_prefix_tokens=self.num_prefix_tokens,
         )
 

@@ -14,6 +14,7 @@ from sslcore.checks.clustering import (
     check_swapped_prediction,
 )
 from sslcore.checks.codes import check_gumbel_softmax, check_masked_code_loss
+from sslcore.checks.contextual import check_contextual_targets, check_data2vec_loss, check_inverse_block_mask
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
 from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.features import check_hog, check_masked_feature_loss
@@ -50,7 +51,9 @@ __all__ = [
     "check_balanced_prior",
     "check_barlow_twins",
     "check_close_pairs",
+    "check_contextual_targets",
     "check_contrastive_divergence",
+    "check_data2vec_loss",
     "check_dino_loss",
     "check_epps_pulley",
     "check_granular_nce",
@@ -58,6 +61,7 @@ __all__ = [
     "check_hierarchical_cross_entropy",
     "check_hog",
     "check_info_nce",
+    "check_inverse_block_mask",
     "check_kmeans",
     "check_knn",
     "check_koleo",

@@ -9,6 +9,7 @@ from torch import nn
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.beit import BEiT
 from sslcore.methods.byol import BYOL
+from sslcore.methods.data2vec2 import Data2Vec2
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
 from sslcore.methods.dvae import DVAE
@@ -36,6 +37,7 @@ METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "beit": BEiT,
     "byol": BYOL,
+    "data2vec2": Data2Vec2,
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
     "dvae": DVAE,
@@ -77,6 +79,7 @@ __all__ = [
     "VQA",
     "BEiT",
     "BarlowTwins",
+    "Data2Vec2",
     "DeeperCluster",
     "LeJEPA",
     "MaskFeat",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from sslcore.objectives.clustering import power_law_prior, sinkhorn_knopp, swapped_prediction
 from sslcore.objectives.codes import DVAETerms, dvae_loss, gumbel_softmax, masked_code_loss
 from sslcore.objectives.collapse import effective_rank, embedding_std, prototype_usage
+from sslcore.objectives.contextual import Data2VecTerms, contextual_targets, data2vec_loss
 from sslcore.objectives.contrastive import info_nce, nt_xent
 from sslcore.objectives.energy import EnergyTerms, contrastive_divergence
 from sslcore.objectives.granular import MugsTerms, granular_clustering, granular_nce, mugs_total
@@ -24,6 +25,7 @@ __all__ = [
     "BarlowTerms",
     "Clusters",
     "DVAETerms",
+    "Data2VecTerms",
     "EnergyTerms",
     "HierarchicalTerms",
     "LeJEPATerms",
@@ -31,7 +33,9 @@ __all__ = [
     "TwoLevels",
     "VICRegTerms",
     "barlow_twins",
+    "contextual_targets",
     "contrastive_divergence",
+    "data2vec_loss",
     "dino_loss",
     "dvae_loss",
     "effective_rank",

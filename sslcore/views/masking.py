@@ -1,4 +1,4 @@
-"""Which patches to hide: uniformly at random (MAE), in rectangular blocks (BEiT), or in boxes of a clip (MaskFeat)."""
+"""Which patches to hide: at random (MAE), in blocks (BEiT), all but blocks (data2vec 2.0), or in boxes of a clip."""
 
 from __future__ import annotations
 
@@ -108,6 +108,43 @@ def block_mask(
     rank = reached + torch.where(reached == max_blocks, tie, place)
     chosen = rank.argsort(dim=1, stable=True)[:, :hidden]
     return torch.zeros(batch, num_patches, dtype=torch.bool, device=device).scatter_(1, chosen, True)
+
+
+def inverse_block_mask(
+    batch: int,
+    grid: tuple[int, int],
+    ratio: float = 0.8,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    adjust: float = 0.07,
+    block: int = 3,
+) -> MaskIndices:
+    """Keep a few square blocks visible and hide the rest, another choice for each image.
+
+        centres = int(h * w * (1 - ratio + adjust) / block ** 2), at least one, drawn with replacement
+        near[i, j] = some centre's block x block square covers (i, j)       # cut off at the border
+        add or take away single patches at random until int(h * w * (1 - ratio)) are visible
+
+    ratio: share hidden; adjust: drawn in excess, because squares overlap. Returns MaskIndices with visible patches in
+    random order. Raises ValueError on an empty grid, ratio outside (0, 1), block < 1, or adjust that leaves nothing.
+    Source: data2vec 2.0, arXiv 2212.07525, section 3.3, and its public code.
+    """
+    require(batch >= 1, f"batch: expected at least 1, got {batch}")
+    height, width = grid
+    require(height >= 1 and width >= 1, f"grid: expected positive sides, got {grid}")
+    require(block >= 1, f"block: expected at least 1, got {block}")
+    kept = _kept(height * width, ratio)
+    require(-1 < ratio - 1 < adjust < 1, f"adjust: expected a share between {ratio - 1} and 1, got {adjust}")
+    centres = max(1, int(height * width * (1 - ratio + adjust) / block**2 + 1e-9))
+    place = uniform((2, batch, centres, 1, 1), generator, device)
+    row = torch.arange(height, device=place.device).view(-1, 1) - (place[0] * height).floor()
+    column = torch.arange(width, device=place.device) - (place[1] * width).floor()
+    low, high = -((block - 1) // 2), block // 2
+    near = ((row >= low) & (row <= high) & (column >= low) & (column <= high)).any(1).flatten(1)
+    # Squares first, and at random among themselves: cutting the order at `kept` adds or takes away at random.
+    order = (uniform((batch, height * width), generator, device) + ~near).argsort(1)
+    ids_restore = order.argsort(1)
+    return MaskIndices(order[:, :kept].contiguous(), ids_restore, ids_restore >= kept)
 
 
 def cube_mask(

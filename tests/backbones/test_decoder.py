@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslcore.backbones import MAEDecoder
+from sslcore.backbones import ConvDecoder, MAEDecoder
 
 
 def build(**options) -> MAEDecoder:
@@ -104,3 +104,60 @@ def test_number_of_patches_means_a_square_and_nothing_hidden_is_fine():
 def test_bad_inputs(call, error, match):
     with pytest.raises(error, match=match):
         call(build(), torch.randn(3, 5, 8), shuffled()[1])
+
+
+def spread(**options) -> ConvDecoder:
+    torch.manual_seed(0)
+    return ConvDecoder(**(dict(embed_dim=8, out_dim=6, depth=2, groups=2) | options))
+
+
+def test_convolutions_equal_a_plain_stack_of_layers():
+    net = spread()
+    ids_keep, restore, mask = shuffled()
+    latent, holes = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
+    x, hidden = torch.zeros(3, 12, 8), restore.argsort(1)[:, 5:]
+    for b in range(3):
+        for k, patch in enumerate(ids_keep[b].tolist()):
+            x[b, patch] = latent[b, k]
+        for k, patch in enumerate(hidden[b].tolist()):
+            x[b, patch] = holes[b, k]
+    x = x.mT.reshape(3, 8, 3, 4)
+    for layer in net.layers:
+        halves = [torch.nn.functional.conv2d(x[:, g : g + 4], layer.weight[g : g + 4], layer.bias[g : g + 4], padding=1)
+                  for g in (0, 4)]  # fmt: skip
+        mixed = torch.cat(halves, 1)
+        mixed = (mixed - mixed.mean(1, keepdim=True)) / (mixed.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+        x = x + torch.nn.functional.gelu(mixed)
+    expected = x.flatten(2).mT @ net.predict.weight.T + net.predict.bias
+    got = net(latent, restore, (3, 4), holes)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    alone = net(latent, restore, (3, 4), holes, masked_only=True)
+    torch.testing.assert_close(alone, got[mask].reshape(3, 7, 6), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("depth, kernel_size", [(1, 3), (2, 3), (1, 5)])
+def test_convolutions_see_their_neighbourhood_and_no_more(depth, kernel_size):
+    net = spread(depth=depth, kernel_size=kernel_size)
+    latent = torch.randn(1, 49, 8, requires_grad=True)
+    net(latent, torch.arange(49)[None], (7, 7), torch.zeros(1, 0, 8))[0, 24].sum().backward()
+    seen = latent.grad[0].abs().sum(1).view(7, 7) > 0
+    reach = depth * (kernel_size // 2)
+    expected = torch.zeros(7, 7, dtype=torch.bool)
+    expected[3 - reach : 4 + reach, 3 - reach : 4 + reach] = True
+    assert torch.equal(seen, expected)
+
+
+def test_convolutions_refuse_what_does_not_fit():
+    for wrong in ({"groups": 3}, {"kernel_size": 2}, {"depth": 0}, {"out_dim": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong)) if "groups" not in wrong else "embed_dim"):
+            spread(**wrong)
+    net, (_, restore, _) = spread(), shuffled()
+    latent, holes = torch.randn(3, 5, 8), torch.randn(3, 7, 8)
+    for arguments, word in (((latent[..., :4], restore, (3, 4), holes), "8 channels"),
+                            ((latent, restore, (4, 4), holes), "ids_restore"),
+                            ((latent, restore, (3, 4), holes[:, 1:]), "holes"),
+                            ((latent[0], restore, (3, 4), holes), "3 dimensions")):  # fmt: skip
+        with pytest.raises(ValueError, match=word):
+            net(*arguments)
+    with pytest.raises(TypeError, match="int64"):
+        net(latent, restore.float(), (3, 4), holes)

@@ -5,7 +5,8 @@
 3. a masked patch's pixels change nothing, and the mask token and its position do;
 4. the causal mask leaks nothing from later tokens; any mask of the user is obeyed;
 5. class token, registers and patches sit where Tokens says; without a class token the mean stands in;
-6. other image sizes work, and the training size is untouched by interpolation.
+6. other image sizes work, and the training size is untouched by interpolation;
+7. the outputs of the MLPs come from the same pass and, added to what was there before, give the next layer.
 """
 
 from __future__ import annotations
@@ -332,3 +333,16 @@ def test_activation_checkpointing_keeps_less():
             net(torch.randn(4, 3, 16, 16))
         kept.append(sum(sizes.values()))
     assert kept[1] < kept[0] / 3
+
+
+@pytest.mark.parametrize("init_values", [None, 0.5])
+def test_mlp_outputs_are_what_the_last_step_of_a_block_adds(init_values):
+    net, x = build(init_values=init_values, num_registers=1), images()
+    inputs = []
+    for block in net.blocks:
+        block.norm2.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+    tokens = net(x, return_layers=True, return_mlp=True, ids_keep=torch.tensor([[0, 5, 3], [9, 2, 1]]))
+    assert len(inputs) == len(tokens.mlp_outputs) == 2 and tokens.mlp_outputs[0].shape == (2, 2 + 3, 16)
+    for block, before, branch, after in zip(net.blocks, inputs, tokens.mlp_outputs, tokens.layers[1:], strict=True):
+        torch.testing.assert_close(before + block.ls2(branch), after)
+    assert net(x).mlp_outputs is None

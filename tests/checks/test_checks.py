@@ -10,6 +10,7 @@ from sslcore.checks import CheckFailed
 from tests.checks import (
     mutants,
     mutants_of_codes,
+    mutants_of_context,
     mutants_of_energy,
     mutants_of_features,
     mutants_of_gaussian,
@@ -27,7 +28,10 @@ MUTANTS = {
     "check_balanced_prior": mutants.PRIOR,
     "check_barlow_twins": mutants.BARLOW,
     "check_close_pairs": mutants_of_pairs.CLOSURE,
+    "check_contextual_targets": mutants_of_context.TARGETS,
     "check_contrastive_divergence": mutants_of_energy.DIVERGENCE,
+    "check_data2vec_loss": mutants_of_context.LOSS,
+    "check_inverse_block_mask": mutants_of_context.INVERSE,
     "check_dino_loss": mutants.DINO,
     "check_hierarchical_cross_entropy": mutants_of_sets.HIERARCHICAL,
     "check_granular_nce": mutants_of_granular.GRANULAR,
@@ -75,6 +79,9 @@ PLANTED = [(name, mistake) for name, mistakes in MUTANTS.items() for mistake in 
 CORRECT = {
     "check_gumbel_softmax": mutants_of_codes._gumbel,
     "check_masked_code_loss": mutants_of_codes._codes,
+    "check_contextual_targets": mutants_of_context._targets,
+    "check_data2vec_loss": mutants_of_context._loss,
+    "check_inverse_block_mask": mutants_of_context._inverse,
     "check_next_embedding_loss": mutants_of_prediction._next,
     "check_token_influence": mutants_of_prediction._influence,
     "check_nt_xent": mutants._simclr,

@@ -13,6 +13,7 @@ SMALL = {
     "barlow_twins": {"projector_dims": (16, 16)},
     "beit": {"tokenizer": PatchCodes(torch.randn(5, 48, generator=torch.Generator().manual_seed(3)), 4)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
+    "data2vec2": {"num_masks": 2, "mask_ratio": 0.7, "block": 2, "momentum": 0.9, "decoder_depth": 1},
     "deeper_cluster": {"num_images": 24, "num_sub": 3},
     "dino": {
         "out_dim": 16,
@@ -87,5 +88,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-VIT_ONLY = ("beit", "mae", "maskfeat", "nepa")  # they hide patches or read them in order
+VIT_ONLY = ("beit", "data2vec2", "mae", "maskfeat", "nepa")  # they hide patches or read them in order
 PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]

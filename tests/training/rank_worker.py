@@ -16,7 +16,7 @@ from sslcore.methods import METHODS, Method, create_method
 from sslcore.training import NonFiniteLossError, fit
 from sslcore.training.ranks import Ranks, leave_group
 from sslcore.training.sharding import sharded_copy
-from tests.methods.small_methods import SMALL, small_set
+from tests.methods.small_methods import SMALL, VIT_ONLY, small_set
 from tests.training.small_runs import Line, line, moco, pixels
 
 RUN = {"batch_size": 12, "lr": 0.05, "optimizer": "sgd", "device": "cpu", "views_per_rank": False}
@@ -24,7 +24,7 @@ RUN = {"batch_size": 12, "lr": 0.05, "optimizer": "sgd", "device": "cpu", "views
 # weights by 1e-7 into one of 1e-3 in ten steps, on one process too.
 TEN_STEPS = [(name, "vit" if name == "simclr" else "convnet", 10) for name in ("simclr", "swav", "vicreg", "lejepa")]
 GENTLE = {"vicreg": 0.01, "lejepa": 0.01}
-EVERY = [(name, "vit" if name in ("beit", "mae", "maskfeat", "dino", "nepa") else "convnet", 3) for name in METHODS]
+EVERY = [(name, "vit" if name in (*VIT_ONLY, "dino") else "convnet", 3) for name in METHODS]
 REFUSED = ("ebm",)  # under FSDP2: it takes gradients inside its loss
 RESUMED = ("moco", "convnet", 6)
 

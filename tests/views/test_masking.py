@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslcore.views import block_mask, cube_mask, random_mask
+from sslcore.views import block_mask, cube_mask, inverse_block_mask, random_mask
 
 
 @given(st.integers(1, 5), st.integers(2, 80), st.floats(0.01, 0.99), st.integers(0, 99))
@@ -180,3 +181,75 @@ def test_block_masks_look_like_the_papers():
     assert abs(joins(papers) - joins(ours)) < 0.05
     often = torch.stack([papers.mean(0).flatten(), ours.mean(0).flatten()])
     assert torch.corrcoef(often)[0, 1] > 0.9  # the same places are hidden often and seldom
+@given(st.integers(1, 4), st.integers(2, 15), st.integers(2, 15), st.floats(0.1, 0.9), st.integers(1, 4))
+@settings(max_examples=40, deadline=None)
+def test_inverse_blocks_keep_the_exact_count(batch, height, width, ratio, block):
+    kept = int(height * width * (1 - ratio) + 1e-9)
+    if not 0 < kept < height * width:
+        with pytest.raises(ValueError, match="visible"):
+            inverse_block_mask(batch, (height, width), ratio)
+        return
+    ids_keep, ids_restore, mask = inverse_block_mask(batch, (height, width), ratio, block=block)
+    assert ids_keep.shape == (batch, kept) and mask.dtype == torch.bool
+    assert (mask.sum(1) == height * width - kept).all() and not mask.gather(1, ids_keep).any()
+    assert torch.equal(ids_restore.gather(1, ids_keep), torch.arange(kept).expand(batch, -1))
+    assert torch.equal(ids_restore.sort(1).values, torch.arange(height * width).expand(batch, -1))
+
+
+def test_inverse_blocks_are_squares_around_their_centres():
+    # 9 of 49 visible and one centre: inside the grid the square and nothing else, at the border what is left of it
+    mask = inverse_block_mask(2000, (7, 7), 0.8, torch.Generator().manual_seed(0)).mask.view(-1, 7, 7)
+    squares = [torch.zeros(7, 7, dtype=torch.bool) for _ in range(49)]
+    for centre, square in enumerate(squares):
+        row, column = divmod(centre, 7)
+        square[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
+    for visible in ~mask:
+        assert any(bool((visible & square).sum() == square.sum()) for square in squares)
+    whole = torch.stack([square for square in squares if square.sum() == 9])
+    alone = (~mask[:, None] == whole).all((2, 3)).sum(0)  # how often each of the 25 inner squares came out
+    assert 0 < alone.min() and alone.sum() > 900 and len(mask.unique(dim=0)) > 500
+
+
+def one_inverse_block(height, width, ratio, adjust, block, draw):
+    """One mask patch by patch, as the method's public code goes about it; True = visible."""
+    kept, visible = int(height * width * (1 - ratio)), np.zeros((height, width), bool)
+    for _ in range(int(height * width * (1 - ratio + adjust) / block**2)):
+        row, column = draw.integers(height), draw.integers(width)
+        for y in range(row - block // 2, row - block // 2 + block):
+            for x in range(column - block // 2, column - block // 2 + block):
+                visible[min(max(y, 0), height - 1), min(max(x, 0), width - 1)] = True
+    while visible.sum() > kept:
+        visible.flat[draw.choice(np.flatnonzero(visible))] = False
+    while visible.sum() < kept:
+        visible.flat[draw.choice(np.flatnonzero(~visible))] = True
+    return visible
+
+
+def test_inverse_blocks_follow_the_law_of_a_slow_transcription():
+    def facts(visible):  # mean and spread of right-hand neighbours both visible; how often each place is visible
+        pairs = (visible[:, :, 1:] & visible[:, :, :-1]).sum((1, 2)).astype(float)
+        return pairs.mean(), pairs.std(), visible.mean(0)
+
+    draw = np.random.default_rng(0)
+    slow = np.stack([one_inverse_block(14, 14, 0.8, 0.07, 3, draw) for _ in range(600)])
+    generator = torch.Generator().manual_seed(0)
+    fast = ~inverse_block_mask(6000, (14, 14), 0.8, generator).mask.view(-1, 14, 14).numpy()
+    (pairs, spread, share), (slow_pairs, slow_spread, slow_share) = facts(fast), facts(slow)
+    assert (fast.sum((1, 2)) == 39).all() and (slow.sum((1, 2)) == 39).all()
+    assert abs(pairs - slow_pairs) < 5 * slow_spread / 600**0.5 and abs(spread / slow_spread - 1) < 0.15
+    assert np.abs(share - slow_share).max() < 5 * 0.5 / 600**0.5
+    scattered = ~random_mask(600, 196, 0.8, generator).mask.view(-1, 14, 14).numpy()
+    assert facts(scattered)[0] < 10 < 15 < pairs
+
+
+def test_inverse_blocks_are_reproduced_and_bad_settings_refused():
+    first, second = (inverse_block_mask(3, (6, 6), generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(first.mask, second.mask) and torch.equal(first.ids_keep, second.ids_keep)
+    for wrong, word in (({"ratio": 1.0}, "ratio"), ({"block": 0}, "block"), ({"adjust": -0.3}, "adjust"),
+                        ({"adjust": float("nan")}, "adjust")):  # fmt: skip
+        with pytest.raises(ValueError, match=word):
+            inverse_block_mask(3, (6, 6), **wrong)
+    with pytest.raises(ValueError, match="batch"):
+        inverse_block_mask(0, (6, 6))
+    with pytest.raises(ValueError, match="grid"):
+        inverse_block_mask(2, (0, 6))
