@@ -8,6 +8,7 @@ from torch import nn
 
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.byol import BYOL
+from sslcore.methods.cnn_jepa import CNNJEPA
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
 from sslcore.methods.ebm import EBM
@@ -32,6 +33,7 @@ from sslcore.validate import unknown
 METHODS: dict[str, type[Method]] = {
     "barlow_twins": BarlowTwins,
     "byol": BYOL,
+    "cnn_jepa": CNNJEPA,
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
     "ebm": EBM,
@@ -62,6 +64,7 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 
 __all__ = [
     "BYOL",
+    "CNNJEPA",
     "DINO",
     "EBM",
     "LOOK",

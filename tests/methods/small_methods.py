@@ -12,6 +12,7 @@ from sslcore.methods import METHODS, Method, create_method
 SMALL = {
     "barlow_twins": {"projector_dims": (16, 16)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
+    "cnn_jepa": {"momentum": 0.9, "predictor_depth": 1},
     "deeper_cluster": {"num_images": 24, "num_sub": 3},
     "dino": {
         "out_dim": 16,
@@ -86,4 +87,6 @@ def small_batch(count: int = 8) -> dict[str, object]:
 
 
 VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
-PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
+CONVNET_ONLY = ("cnn_jepa",)  # they mask feature maps
+NOT_ON = {"vit": CONVNET_ONLY, "convnet": VIT_ONLY}
+PAIRS = [(name, network) for name in METHODS for network in ("vit", "convnet") if name not in NOT_ON[network]]
