@@ -25,6 +25,7 @@ from sslcore.objectives import (
     info_nce,
     leave_one_out_knn,
     lejepa,
+    masked_latent_loss,
     mined_triplet_loss,
     nt_xent,
     random_slices,
@@ -77,6 +78,13 @@ def swapped(a: Tensor, b: Tensor, group) -> Tensor:
     return mean_over_ranks(swapped_prediction(scores, codes), group)
 
 
+def hidden_cells(a: Tensor, b: Tensor, group) -> Tensor:
+    """CNN-JEPA's loss on maps of two cells: every first one is hidden, of the second ones those of even images."""
+    even = numbers(a, group) % 2 == 0
+    mask = torch.stack([torch.ones_like(even), even], dim=1)
+    return masked_latent_loss(torch.stack([a, b], 1), torch.stack([b, a], 1), mask, group=group)
+
+
 # A line each: name: (embedding width, objective). Widths above and below 3 ranks x 3 rows take both Gram sides.
 OBJECTIVES = {
     "nt_xent": (4, functools.partial(nt_xent, temperature=0.2)),
@@ -91,6 +99,7 @@ OBJECTIVES = {
     "supcon": (4, lambda a, b, group: supcon(torch.cat([a, b]), numbers(a, group).repeat(2) % 3, 0.2, group)),
     "leave-one-out kNN": (4, lambda a, b, group: leave_one_out(a, b, group, "drop")),
     "leave-one-out kNN, mended": (4, lambda a, b, group: leave_one_out(a, b, group, "add")),
+    "masked_latent_loss": (4, hidden_cells),
     "mined_triplet_loss": (4, functools.partial(mined_triplet_loss, num_negatives=20)),  # all: no lots are drawn
     "vicreg narrow": (4, vicreg),
     "vicreg wide": (12, vicreg),

@@ -1,6 +1,7 @@
 """Networks that turn images into tokens, heads on top of them, and their moving averages."""
 
 from sslcore.backbones.attention import attention_weights
+from sslcore.backbones.conv_predictor import ConvPredictor
 from sslcore.backbones.convnets import StagedConvNet, resnet18, small_convnet
 from sslcore.backbones.create import BACKBONES, create_backbone
 from sslcore.backbones.decoder import ConvDecoder, MAEDecoder
@@ -16,6 +17,7 @@ from sslcore.backbones.vit import VisionTransformer
 __all__ = [
     "BACKBONES",
     "ConvDecoder",
+    "ConvPredictor",
     "DINOHead",
     "MAEDecoder",
     "Prototypes",

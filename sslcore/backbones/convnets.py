@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from sslcore.backbones.sparse import Visibility, sparse_pass
 from sslcore.backbones.tokens import Tokens, refuse_attention
 from sslcore.validate import check_float, check_positive, check_rank, require, unknown
 
@@ -16,6 +18,8 @@ class StagedConvNet(nn.Module):
 
     forward takes float images (B, C, H, W) of any size the stages accept. return_layers gives every stage's map as
     (B, h_l * w_l, D_l): unlike in a transformer, sizes differ. Asking for attention raises ValueError.
+    mask: (B, N) bool over the patch grid, True = hidden. Hidden pixels then change nothing: see `sparse`. Hidden patch
+    tokens are 0, and the descriptor is the mean of the visible ones. The sides must be multiples of patch_size.
     """
 
     num_prefix_tokens = 0
@@ -30,7 +34,11 @@ class StagedConvNet(nn.Module):
         self.apply(_draw_convolution)
 
     def forward(
-        self, x: Tensor, return_layers: bool = False, return_attention: bool | Sequence[int] = False
+        self,
+        x: Tensor,
+        return_layers: bool = False,
+        return_attention: bool | Sequence[int] = False,
+        mask: Tensor | None = None,
     ) -> Tokens:
         check_rank("x", x, 4)
         check_float("x", x)
@@ -39,6 +47,9 @@ class StagedConvNet(nn.Module):
             f"x: expected (B >= 1, {self.in_chans}, H, W), got shape {tuple(x.shape)}",
         )
         refuse_attention(return_attention, self.name)
+        visibility = None if mask is None else self._visibility(x, mask)
+        if visibility is not None:
+            x = visibility.hide(x)
         # Channels-last convolutions are faster on CPUs and on tensor cores; the layout carries through all stages.
         # One channel needs the reshape: both layouts then share their memory and torch would take the other one.
         if self.in_chans == 1:
@@ -47,16 +58,28 @@ class StagedConvNet(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         layers = []
         for stage in self.stages:
-            x = stage(x)
+            x = stage(x) if visibility is None else sparse_pass(stage, x, visibility)
             if return_layers:
                 layers.append(x.flatten(2).transpose(1, 2))
         patch_tokens = x.flatten(2).transpose(1, 2)
+        if mask is None:
+            descriptor = patch_tokens.mean(dim=1)
+        else:
+            descriptor = patch_tokens.sum(dim=1) / (~mask).sum(dim=1, keepdim=True).clamp(min=1)
         return Tokens(
-            cls_token=patch_tokens.mean(dim=1),
+            cls_token=descriptor,
             patch_tokens=patch_tokens,
             grid=(x.shape[2], x.shape[3]),
             layers=layers if return_layers else None,
         )
+
+    def _visibility(self, x: Tensor, mask: Tensor) -> Visibility:
+        sides = tuple(x.shape[2:])
+        require(
+            all(side % self.patch_size == 0 for side in sides),
+            f"mask: expected sides that are multiples of the patch size {self.patch_size}, got images of {sides}",
+        )
+        return Visibility(mask, len(x), (sides[0] // self.patch_size, sides[1] // self.patch_size))
 
 
 def _draw_convolution(module: nn.Module) -> None:
@@ -65,27 +88,36 @@ def _draw_convolution(module: nn.Module) -> None:
 
 
 def small_convnet(
-    in_chans: int = 1, widths: Sequence[int] = (32, 64, 128), norm: str | None = "batch", slope: float = 0.0
+    in_chans: int = 1,
+    widths: Sequence[int] = (32, 64, 128),
+    norm: str | None = "batch",
+    slope: float = 0.0,
+    strides: Sequence[int] | None = None,
 ) -> StagedConvNet:
-    """3x3 convolutions of stride 2 with a norm and ReLU, one per width; the effective stride is 2^len(widths).
+    """3x3 convolutions with a norm and ReLU, one per width, of stride 2; the effective stride is then 2^len(widths).
 
     28 x 28 images give a 4 x 4 grid, 64 x 64 an 8 x 8 grid. norm: "batch", or None for convolutions with a bias and no
-    norm, as energy-based models need. slope: of the leaky ReLU below 0. Raises ValueError for an empty or non-positive
-    width, or an unknown norm.
+    norm, as energy-based models need. slope: of the leaky ReLU below 0. strides: one a width, instead of 2 everywhere.
+    Raises ValueError for an empty or non-positive width, strides that are not one a width, or an unknown norm.
     """
+    strides = [2] * len(widths) if strides is None else list(strides)
+    require(
+        len(strides) == len(widths) and all(stride >= 1 for stride in strides),
+        f"strides: expected {len(widths)} whole numbers of at least 1, one a width, got {strides}",
+    )
     require(len(widths) >= 1, "widths: expected at least one layer, got none")
     if norm not in ("batch", None):
         unknown("norm", norm, ("batch", "None"))
     for width in (in_chans, *widths):
         check_positive("in_chans and widths", width)
     stages, channels = [], in_chans
-    for width in widths:
-        convolution = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=norm is None)
+    for width, stride in zip(widths, strides, strict=True):
+        convolution = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=norm is None)
         _draw_convolution(convolution)
         act = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
         stages.append(nn.Sequential(convolution, *([nn.BatchNorm2d(width)] if norm else []), act))
         channels = width
-    return StagedConvNet(stages, in_chans, channels, 2 ** len(widths), "small_convnet")
+    return StagedConvNet(stages, in_chans, channels, math.prod(strides), "small_convnet")
 
 
 def resnet18(in_chans: int = 3, cifar_stem: bool = True, width: int = 64) -> StagedConvNet:

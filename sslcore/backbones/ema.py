@@ -20,12 +20,13 @@ def ema_copy(module: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def update_ema(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+def update_ema(teacher: nn.Module, student: nn.Module, momentum: float, buffers: bool = True) -> None:
     """Move every teacher parameter towards the student: teacher <- momentum * teacher + (1 - momentum) * student.
 
     momentum in [0, 1]. 0 makes the teacher an exact copy; 1 leaves it untouched, buffers included.
     Buffers (batch-norm statistics and counters) are not averaged but copied from the student, so a teacher in eval
-    mode normalises with the statistics its weights are about to meet. All parameters move in one fused call.
+    mode normalises with the statistics its weights are about to meet. buffers=False leaves them to the teacher, which
+    gathers its own where it sees other images than the student. All parameters move in one fused call.
     Raises ValueError if momentum is outside [0, 1] or the two modules differ in parameter or buffer names or shapes.
     """
     require(0.0 <= momentum <= 1.0, f"momentum: expected a number in [0, 1], got {momentum}")
@@ -35,7 +36,7 @@ def update_ema(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
         return
     if averaged[0]:
         torch._foreach_lerp_(averaged[0], averaged[1], 1.0 - momentum)
-    if copied[0]:
+    if buffers and copied[0]:
         torch._foreach_copy_(copied[0], copied[1])
 
 

@@ -42,6 +42,7 @@ from sslcore.checks.self_distillation import (
     check_update_center,
     check_update_ema,
 )
+from sslcore.checks.sparse import check_masked_latent_loss, check_norm_of_visible
 
 __all__ = [
     "CheckFailed",
@@ -69,11 +70,13 @@ __all__ = [
     "check_leave_one_out",
     "check_masked_code_loss",
     "check_masked_feature_loss",
+    "check_masked_latent_loss",
     "check_masked_pixel_loss",
     "check_mass_threshold",
     "check_mined_triplet_loss",
     "check_negative_cosine",
     "check_next_embedding_loss",
+    "check_norm_of_visible",
     "check_nt_xent",
     "check_patchify",
     "check_prototype_usage",

@@ -9,6 +9,7 @@ from torch import nn
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.beit import BEiT
 from sslcore.methods.byol import BYOL
+from sslcore.methods.cnn_jepa import CNNJEPA
 from sslcore.methods.data2vec2 import Data2Vec2
 from sslcore.methods.deeper_cluster import DeeperCluster
 from sslcore.methods.dino import DINO
@@ -38,6 +39,7 @@ METHODS: dict[str, type[Method]] = {
     "beit": BEiT,
     "byol": BYOL,
     "data2vec2": Data2Vec2,
+    "cnn_jepa": CNNJEPA,
     "deeper_cluster": DeeperCluster,
     "dino": DINO,
     "dvae": DVAE,
@@ -69,6 +71,7 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 
 __all__ = [
     "BYOL",
+    "CNNJEPA",
     "DINO",
     "DVAE",
     "EBM",

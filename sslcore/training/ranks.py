@@ -98,7 +98,8 @@ def leave_group() -> None:
 class GlobalBatchNorm(_BatchNorm):
     """BatchNorm whose statistics are those of the batch of all ranks, on any device.
 
-    torch.nn.SyncBatchNorm does the same, faster, but on CUDA only. Input (n, C, ...), equal n on every rank.
+    torch.nn.SyncBatchNorm does the same, faster, but on CUDA only. Input (n, C, ...); n and further sides may differ
+    from rank to rank, as they do where only visible cells are normalised.
     group: None means all ranks there are when it is used, so that a layer can be copied and outlive a group.
     """
 
@@ -114,16 +115,18 @@ class GlobalBatchNorm(_BatchNorm):
         over = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
         x, group = input.float(), self.group or dist.group.WORLD
-        mean = mean_over_ranks(x.mean(over), group)
+        count = input.numel() // input.shape[1]
+        total = mean_over_ranks(torch.tensor(float(count), device=x.device), group) * dist.get_world_size(group)
+        weight_of_rank = count * dist.get_world_size(group) / total  # exactly 1 where all ranks hold as much
+        mean = mean_over_ranks(x.mean(over) * weight_of_rank, group)
         # Centred first: the mean of squares would cancel where the mean is large.
         centred = x - mean.view(shape)
-        var = mean_over_ranks(centred.square().mean(over), group)
+        var = mean_over_ranks(centred.square().mean(over) * weight_of_rank, group)
         if self.track_running_stats:
             self.num_batches_tracked.add_(1)
-            count = input.numel() // input.shape[1] * dist.get_world_size(group)
             weight = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean.detach().to(self.running_mean.dtype), weight)
-            self.running_var.lerp_((var.detach() * count / max(1, count - 1)).to(self.running_var.dtype), weight)
+            self.running_var.lerp_((var.detach() * total / (total - 1).clamp(min=1)).to(self.running_var.dtype), weight)
         out = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)

@@ -7,7 +7,7 @@ from sslcore.views.blur import gaussian_blur
 from sslcore.views.color import color_jitter, grayscale, solarize
 from sslcore.views.crops import crop_resize, sample_crops
 from sslcore.views.geometry import CroppedBoxes, CroppedPoints, crop_boxes, crop_masks, crop_points
-from sslcore.views.masking import MaskIndices, block_mask, cube_mask, inverse_block_mask, random_mask
+from sslcore.views.masking import MaskIndices, block_mask, cube_mask, inverse_block_mask, multi_block_mask, random_mask
 from sslcore.views.pixels import denormalize, normalize
 from sslcore.views.policy import ViewParameters, ViewPolicy, multicrop
 from sslcore.views.presets import (
@@ -41,6 +41,7 @@ __all__ = [
     "grayscale",
     "inverse_block_mask",
     "mae_policy",
+    "multi_block_mask",
     "multicrop",
     "normalize",
     "random_mask",

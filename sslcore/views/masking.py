@@ -1,4 +1,4 @@
-"""Which patches to hide: at random (MAE), in blocks (BEiT), all but blocks (data2vec 2.0), or in boxes of a clip."""
+"""Which patches to hide: at random (MAE), in blocks (BEiT, I-JEPA), all but blocks (data2vec 2.0), in boxes of a clip."""
 
 from __future__ import annotations
 
@@ -145,6 +145,55 @@ def inverse_block_mask(
     order = (uniform((batch, height * width), generator, device) + ~near).argsort(1)
     ids_restore = order.argsort(1)
     return MaskIndices(order[:, :kept].contiguous(), ids_restore, ids_restore >= kept)
+
+
+def multi_block_mask(
+    batch: int,
+    grid: tuple[int, int],
+    num_blocks: int = 4,
+    area: tuple[float, float] = (0.15, 0.2),
+    aspect: tuple[float, float] = (0.75, 1.5),
+    min_keep: int = 6,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Hide a few large rectangles of one shape: what I-JEPA predicts. Everything else stays visible.
+
+    for each image: share ~ U(area), ratio ~ log-uniform(aspect); height = round(sqrt(share * h * w * ratio)) and
+    width = round(sqrt(share * h * w / ratio)), within the grid; num_blocks corners, uniform over all that fit.
+    Hidden is the union of the blocks, so its size varies; blocks overlap. Where fewer than min_keep cells would stay
+    visible, the last cells reached are shown again, block by block from behind.
+    Returns (B, h*w) bool, True = hidden, at least one True and min_keep False in every row. Raises ValueError on an
+    empty grid, no blocks, ranges out of order, or min_keep outside 1..h*w - 1.
+    Source: I-JEPA (arXiv 2301.08243), section 3, as CNN-JEPA (arXiv 2408.07514) uses it on feature maps. In the public
+    code of both, one random number gives share and ratio of a whole batch and blocks never reach the last row or
+    column; here shapes are drawn for each image, share and ratio apart, and every place is reached.
+    """
+    require(batch >= 1, f"batch: expected at least 1, got {batch}")
+    height, width = grid
+    require(height >= 1 and width >= 1, f"grid: expected positive sides, got {grid}")
+    require(num_blocks >= 1, f"num_blocks: expected at least 1, got {num_blocks}")
+    check_range("area", area, high=1.0)
+    check_range("aspect", aspect)
+    cells = height * width
+    require(1 <= min_keep < cells, f"min_keep: expected 1 to {cells - 1} of {cells} cells, got {min_keep}")
+    shapes = uniform((2, batch, 1, 1), generator, device)
+    corners = uniform((num_blocks, 2, batch, 1, 1), generator, device)
+    device = shapes.device
+    row = torch.arange(height, device=device).view(1, -1, 1)
+    column = torch.arange(width, device=device).view(1, 1, -1)
+    size = cells * (area[0] + (area[1] - area[0]) * shapes[0])
+    tall = torch.exp(0.5 * (math.log(aspect[0]) + math.log(aspect[1] / aspect[0]) * shapes[1]))
+    block_height = (size.sqrt() * tall).round().clamp(1, height)
+    block_width = (size.sqrt() / tall).round().clamp(1, width)
+    reached = torch.full((batch, height, width), num_blocks, device=device)
+    for number, (y, x) in enumerate(corners):
+        top, left = (y * (height - block_height + 1)).floor(), (x * (width - block_width + 1)).floor()
+        inside = (row >= top) & (row < top + block_height) & (column >= left) & (column < left + block_width)
+        reached = torch.where(inside & (reached == num_blocks), number, reached)
+    reached = reached.flatten(1)
+    rank = reached.argsort(dim=1, stable=True).argsort(dim=1)
+    return (reached < num_blocks) & (rank < cells - min_keep)
 
 
 def cube_mask(

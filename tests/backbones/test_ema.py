@@ -50,6 +50,18 @@ def test_parameters_follow_the_formula_and_buffers_are_copied(momentum):
         assert torch.equal(tensor, source[name])
 
 
+def test_buffers_may_be_left_to_the_teacher():
+    teacher, student = pair()
+    before, source = state(teacher), state(student)
+    update_ema(teacher, student, 0.5, buffers=False)
+    learned = {name for name, _ in teacher.named_parameters()}
+    for name, tensor in teacher.state_dict().items():
+        if name in learned:
+            torch.testing.assert_close(tensor, 0.5 * before[name] + 0.5 * source[name])
+        else:
+            assert torch.equal(tensor, before[name]), name
+
+
 def test_the_copy_is_separate_and_frozen():
     student = small_convnet(1, (4,)).train()
     teacher = ema_copy(student)

@@ -9,6 +9,7 @@ from sslcore import checks
 from sslcore.checks import CheckFailed
 from tests.checks import (
     mutants,
+    mutants_of_cells,
     mutants_of_codes,
     mutants_of_context,
     mutants_of_energy,
@@ -46,6 +47,8 @@ MUTANTS = {
     "check_langevin": mutants_of_energy.LANGEVIN,
     "check_masked_code_loss": mutants_of_codes.CODES,
     "check_masked_feature_loss": mutants_of_features.FEATURES,
+    "check_masked_latent_loss": mutants_of_cells.LATENT,
+    "check_norm_of_visible": mutants_of_cells.NORM,
     "check_masked_pixel_loss": mutants.PIXELS,
     "check_mass_threshold": mutants.MASS,
     "check_mined_triplet_loss": mutants_of_pairs.TRIPLET,
@@ -112,6 +115,8 @@ CORRECT = {
     "check_update_ema": mutants._ema,
     "check_hog": mutants_of_features._hog,
     "check_masked_feature_loss": mutants_of_features._features,
+    "check_masked_latent_loss": mutants_of_cells._latent,
+    "check_norm_of_visible": mutants_of_cells._norm,
     "check_patchify": lambda x, p: mutants._patchify(x, p, (0, 2, 4, 3, 5, 1)),
     "check_masked_pixel_loss": mutants._pixels,
     "check_knn": mutants._knn,

@@ -14,6 +14,7 @@ SMALL = {
     "beit": {"tokenizer": PatchCodes(torch.randn(5, 48, generator=torch.Generator().manual_seed(3)), 4)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
     "data2vec2": {"num_masks": 2, "mask_ratio": 0.7, "block": 2, "momentum": 0.9, "decoder_depth": 1},
+    "cnn_jepa": {"momentum": 0.9, "predictor_depth": 1},
     "deeper_cluster": {"num_images": 24, "num_sub": 3},
     "dino": {
         "out_dim": 16,
@@ -90,3 +91,7 @@ def small_batch(count: int = 8) -> dict[str, object]:
 
 VIT_ONLY = ("beit", "data2vec2", "mae", "maskfeat", "nepa")  # they hide patches or read them in order
 PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
+VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
+CONVNET_ONLY = ("cnn_jepa",)  # they mask feature maps
+NOT_ON = {"vit": CONVNET_ONLY, "convnet": VIT_ONLY}
+PAIRS = [(name, network) for name in METHODS for network in ("vit", "convnet") if name not in NOT_ON[network]]

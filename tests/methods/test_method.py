@@ -52,7 +52,7 @@ def test_five_steps_train_the_backbone(method: Method):
 
 def test_frozen_copies_get_no_gradient_and_follow(method: Method):
     frozen = {name: weight.clone() for name, weight in method.named_parameters() if name.startswith("teacher")}
-    assert bool(frozen) == (type(method).__name__ in ("MoCo", "BYOL", "Data2Vec2", "DINO", "LOOK", "Mugs"))
+    assert bool(frozen) == (type(method).__name__ in ("MoCo", "BYOL", "CNNJEPA", "Data2Vec2", "DINO", "LOOK", "Mugs"))
     step(method, 0, 0.1), step(method, 1, 0.2)
     moved = 0
     for name, before in frozen.items():

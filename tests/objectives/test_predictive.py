@@ -1,9 +1,16 @@
-"""Claims about next_embedding_loss, one test each.
+"""Claims about next_embedding_loss and masked_latent_loss, one test each.
 
+next_embedding_loss:
 - It equals a NumPy loop; -1 exactly when every output is parallel to the next embedding; never outside [-1, 1].
 - Lengths do not matter, nor the last output, nor the first embedding.
 - With stop_gradient the gradient is that of constant targets; without it, targets are pulled as much as outputs.
 - float32 under autocast; bad input is refused.
+
+masked_latent_loss:
+- It equals a NumPy loop, and scipy's cosine distance where no coordinate differs by more than beta.
+- Positive scaling of a cell and anything at visible cells change nothing; 0 and 1 are reached, never left, by
+  non-negative features.
+- With stop_gradient the gradient is that of constant targets.
 """
 
 from __future__ import annotations
@@ -15,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import cosine
 
-from sslcore.objectives import next_embedding_loss
+from sslcore.objectives import masked_latent_loss, next_embedding_loss
 
 
 @given(batch=st.integers(1, 4), length=st.integers(2, 6), width=st.integers(1, 5), seed=st.integers(0, 1000))
@@ -81,3 +88,82 @@ def test_float32_under_autocast_and_zero_vectors():
 def test_bad_input_is_refused(o, s, error, said):
     with pytest.raises(error, match=said):
         next_embedding_loss(o, s)
+
+
+def hidden_cells(batch, cells, seed):
+    mask = torch.rand(batch, cells, generator=torch.Generator().manual_seed(seed)) < 0.5
+    mask[0, 0] = True
+    return mask
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 5), st.floats(0.05, 3.0), st.integers(0, 1000))
+def test_masked_latent_loss_equals_the_loop(batch, cells, width, beta, seed):
+    p, t = torch.randn(2, batch, cells, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mask, costs = hidden_cells(batch, cells, seed), []
+    for b, n in np.argwhere(mask.numpy()):
+        x, y = p[b, n].numpy(), t[b, n].numpy()
+        gap = np.abs(x / np.sqrt(x @ x) - y / np.sqrt(y @ y))
+        costs.append(sum(d * d / (2 * beta) if d < beta else d - beta / 2 for d in gap))
+    assert masked_latent_loss(p, t, mask, beta).item() == pytest.approx(np.mean(costs), abs=1e-9)
+
+
+@given(st.integers(1, 3), st.integers(1, 6), st.integers(2, 5), st.integers(0, 1000))
+def test_masked_latent_loss_of_non_negative_features_is_one_minus_cosine(batch, cells, width, seed):
+    p, t = torch.rand(2, batch, cells, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mask = hidden_cells(batch, cells, seed)
+    rows = [cosine(p[b, n].numpy(), t[b, n].numpy()) for b, n in mask.nonzero().tolist()]
+    loss = masked_latent_loss(p, t, mask)
+    assert loss.item() == pytest.approx(np.mean(rows), abs=1e-9)
+    assert 0 <= loss.item() <= 1
+    assert masked_latent_loss(3 * t, t, mask).item() == pytest.approx(0, abs=1e-12)
+    scale = torch.rand(2, batch, cells, 1, dtype=torch.float64) + 0.5
+    torch.testing.assert_close(masked_latent_loss(p * scale[0], t * scale[1], mask), loss)
+    other = torch.where(mask[..., None], p, p + 5)
+    assert torch.equal(masked_latent_loss(other, t, mask), loss)
+
+
+def test_masked_latent_loss_at_its_ends():
+    axes = torch.eye(3)[None]
+    everywhere = torch.ones(1, 3, dtype=torch.bool)
+    assert masked_latent_loss(axes.roll(1, 1), axes, everywhere).item() == pytest.approx(1.0)
+    assert masked_latent_loss(-axes, axes, everywhere).item() == pytest.approx(1.5)  # linear beyond beta
+    assert masked_latent_loss(torch.zeros(1, 3, 3), axes, everywhere).item() == pytest.approx(0.5)
+
+
+def test_masked_latent_loss_gradient_is_that_of_constant_targets():
+    p, t = torch.randn(2, 2, 3, 4, dtype=torch.float64, requires_grad=True).unbind(0)
+    mask = hidden_cells(2, 3, 0)
+    held = torch.autograd.grad(masked_latent_loss(p, t, mask), (p, t), allow_unused=True)
+    constant = torch.autograd.grad(masked_latent_loss(p, t.detach(), mask, stop_gradient=False), p)
+    assert held[1] is None and torch.equal(held[0], constant[0])
+    assert not held[0][~mask].any() and held[0][mask].any()
+    free = torch.autograd.grad(masked_latent_loss(p, t, mask, stop_gradient=False), t)[0]
+    assert free[mask].any()
+    assert torch.autograd.gradcheck(lambda a, b: masked_latent_loss(a, b, mask, stop_gradient=False), (p, t))
+
+
+def test_masked_latent_loss_in_float32_under_autocast():
+    p, t, mask = torch.randn(2, 3, 8), torch.randn(2, 3, 8), hidden_cells(2, 3, 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = masked_latent_loss(p, t, mask)
+    assert loss.dtype == torch.float32 and torch.equal(loss, masked_latent_loss(p, t, mask))
+    torch.testing.assert_close(masked_latent_loss(p.bfloat16(), t.bfloat16(), mask), loss, atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("p", "t", "mask", "beta", "error", "said"),
+    [
+        (torch.randn(3, 4), torch.randn(3, 4), torch.ones(3, 4) > 0, 1, ValueError, "pred: expected 3 dimensions"),
+        (torch.randn(2, 3, 4), torch.randn(2, 4, 4), torch.ones(2, 3) > 0, 1, ValueError, "equal shapes"),
+        (torch.randn(2, 3, 0), torch.randn(2, 3, 0), torch.ones(2, 3) > 0, 1, ValueError, "expected channels"),
+        (torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.ones(2, 4) > 0, 1, ValueError, "mask: expected shape"),
+        (torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.ones(2, 3) < 0, 1, ValueError, "at least one True"),
+        (torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.ones(2, 3), 1, TypeError, "boolean mask"),
+        (torch.randn(2, 3, 4), torch.randn(2, 3, 4), torch.ones(2, 3) > 0, 0, ValueError, "beta"),
+        (torch.ones(2, 3, 4).long(), torch.randn(2, 3, 4), torch.ones(2, 3) > 0, 1, TypeError, "floating-point"),
+        (torch.randn(2, 3, 4), torch.full((2, 3, 4), torch.nan), torch.ones(2, 3) > 0, 1, ValueError, "NaN"),
+    ],
+)
+def test_masked_latent_loss_refuses_bad_input(p, t, mask, beta, error, said):
+    with pytest.raises(error, match=said):
+        masked_latent_loss(p, t, mask, beta)

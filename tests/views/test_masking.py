@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sslcore.views import block_mask, cube_mask, inverse_block_mask, random_mask
+from sslcore.views import block_mask, cube_mask, inverse_block_mask, multi_block_mask, random_mask
 
 
 @given(st.integers(1, 5), st.integers(2, 80), st.floats(0.01, 0.99), st.integers(0, 99))
@@ -253,3 +253,55 @@ def test_inverse_blocks_are_reproduced_and_bad_settings_refused():
         inverse_block_mask(0, (6, 6))
     with pytest.raises(ValueError, match="grid"):
         inverse_block_mask(2, (0, 6))
+@given(st.integers(1, 12), st.integers(2, 12), st.integers(1, 5), st.integers(1, 20), st.integers(0, 99))
+@settings(max_examples=60, deadline=None)
+def test_multi_blocks_always_hide_something_and_keep_enough(height, width, blocks, min_keep, seed):
+    cells, generator = height * width, torch.Generator().manual_seed(seed)
+    if min_keep >= cells:
+        with pytest.raises(ValueError, match="min_keep"):
+            multi_block_mask(3, (height, width), min_keep=min_keep)
+        return
+    mask = multi_block_mask(3, (height, width), blocks, min_keep=min_keep, generator=generator)
+    assert mask.shape == (3, cells) and mask.dtype == torch.bool
+    assert mask.any(1).all() and ((~mask).sum(1) >= min_keep).all()
+
+
+def test_multi_blocks_are_rectangles_of_the_asked_area_and_shape():
+    area, aspect = (0.15, 0.2), (0.75, 1.5)
+    generator = torch.Generator().manual_seed(0)
+    mask = multi_block_mask(500, (20, 20), 1, area, aspect, generator=generator).view(500, 20, 20)
+    rows, columns = mask.any(2).sum(1), mask.any(1).sum(1)
+    assert torch.equal(mask.sum((1, 2)), rows * columns)  # a filled rectangle, without holes or parts
+    tall, share = rows / columns, rows * columns / 400
+    assert tall.min() > 0.62 and tall.max() < 1.8 and tall.min() < 0.9 and tall.max() > 1.3  # rounding to whole cells
+    assert share.min() > 0.12 and share.max() < 0.23 and (share.mean() - 0.175).abs() < 0.01
+    assert torch.corrcoef(torch.stack([tall, share]))[0, 1].abs() < 0.2  # large blocks are not always the tall ones
+    # four blocks of one shape: the union of four such rectangles, never larger, never smaller than one
+    four = multi_block_mask(500, (20, 20), 4, area, aspect, generator=torch.Generator().manual_seed(0)).float().mean(1)
+    assert four.min() > 0.15 and four.max() <= 4 * 0.23 and 0.4 < four.mean() < 0.6
+
+
+def test_multi_blocks_reach_every_cell_and_favour_no_side():
+    often = multi_block_mask(4000, (7, 7), generator=torch.Generator().manual_seed(1)).float().mean(0).view(7, 7)
+    assert often.min() > 0.05 and often[3, 3] > 0.6
+    for turned in (often.flip(0), often.flip(1), often.T):
+        assert (often - turned).abs().max() < 0.055  # five standard errors of a difference
+
+
+def test_multi_blocks_cut_from_behind_are_reproduced_and_bad_settings_refused():
+    whole = {"grid": (6, 6), "num_blocks": 1, "area": (1.0, 1.0), "aspect": (1.0, 1.0)}
+    assert (multi_block_mask(2, **whole, min_keep=7).sum(1) == 29).all()
+    first, second, other = (multi_block_mask(4, (8, 8), generator=torch.Generator().manual_seed(s)) for s in (3, 3, 4))
+    assert torch.equal(first, second) and not torch.equal(first, other)
+    assert len(multi_block_mask(100, (8, 8)).unique(dim=0)) > 95
+    for settings_, words in (
+        ({"batch": 0}, "batch"),
+        ({"grid": (0, 4)}, "grid"),
+        ({"num_blocks": 0}, "num_blocks"),
+        ({"area": (0.3, 0.2)}, "area"),
+        ({"area": (0.3, 1.2)}, "area"),
+        ({"aspect": (0.0, 1.0)}, "aspect"),
+        ({"min_keep": 0}, "min_keep"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            multi_block_mask(**{"batch": 2, "grid": (4, 4), **settings_})
