@@ -6,6 +6,7 @@ from sslcore.backbones.create import BACKBONES, create_backbone
 from sslcore.backbones.decoder import MAEDecoder
 from sslcore.backbones.ema import ema_copy, update_ema
 from sslcore.backbones.heads import DINOHead, Prototypes, mlp
+from sslcore.backbones.patch_pool import PatchPool, residual_trunk
 from sslcore.backbones.positions import sincos_positions
 from sslcore.backbones.regnet import regnet, regnet_widths
 from sslcore.backbones.timm_bridge import TimmBackbone, timm_backbone
@@ -17,6 +18,7 @@ __all__ = [
     "BACKBONES",
     "DINOHead",
     "MAEDecoder",
+    "PatchPool",
     "Prototypes",
     "StagedConvNet",
     "TimmBackbone",
@@ -29,6 +31,7 @@ __all__ = [
     "mlp",
     "regnet",
     "regnet_widths",
+    "residual_trunk",
     "resnet18",
     "sincos_positions",
     "small_convnet",
