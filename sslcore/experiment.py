@@ -33,6 +33,33 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     return mean, mean - half, mean + half
 
 
+def spread_ratio(first: Sequence[float], second: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Ratio of two standard deviations over the same seeds, std(first) / std(second), and its interval.
+
+        F, r = var(first) / var(second), correlation(first, second)
+        K = 1 + 2 * (1 - r^2) * t(n - 2)^2 / (n - 2)
+        interval of the variances' ratio: F * (K -+ sqrt(K^2 - 1)); square roots of all three are returned
+
+    A seed that is hard for both makes the two move together, and paired values then say more than an F-test of two
+    separate samples would. With n = 10 and r = 0 the interval reaches from 0.52 to 1.92 times the ratio: spreads need
+    many seeds. Exact for normal values; long tails make it too narrow. Raises ValueError for fewer than three pairs,
+    lists of different length, or values without spread. Source: Morgan 1939; Pitman 1939 (Biometrika 31).
+    """
+    from scipy.special import stdtrit
+
+    count = len(first)
+    require(len(second) == count, f"first, second: expected one value a seed in both, got {count} and {len(second)}")
+    require(count >= 3, f"first, second: an interval needs at least 3 seeds, got {count}")
+    means = [math.fsum(values) / count for values in (first, second)]
+    away = [[value - mean for value in values] for values, mean in zip((first, second), means, strict=True)]
+    a, b = (math.fsum(value * value for value in values) for values in away)
+    require(a > 0 and b > 0, "first, second: expected values that differ between seeds, got a constant list")
+    shared = math.fsum(x * y for x, y in zip(*away, strict=True)) ** 2 / (a * b)
+    factor = 1 + 2 * max(0.0, 1 - shared) * float(stdtrit(count - 2, 0.5 + level / 2)) ** 2 / (count - 2)
+    half = math.sqrt(factor * factor - 1)
+    return math.sqrt(a / b), math.sqrt(a / b * (factor - half)), math.sqrt(a / b * (factor + half))
+
+
 def decide(effect: float, interval: tuple[float, float], margin: float, higher_is_better: bool = True) -> str:
     """holds | opposite | inconclusive.
 

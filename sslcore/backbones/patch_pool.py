@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -25,41 +26,59 @@ def residual_trunk(
 ) -> StagedConvNet:
     """The first groups of a ResNet: a 3 x 3 stem, then one group of basic residual blocks per width.
 
-    The first group keeps the resolution, each later one halves it. ResNet-18 up to its third group, small-image stem, is
-    widths (64, 128, 256), blocks 2, stem_stride 1, norm "batch". norm "group" treats each image (or patch) on its own, so
-    that a network trained on patches meets nothing new on whole images, and hidden patches cannot shift visible ones.
+    The first group keeps the resolution, each later one halves it. ResNet-18 up to its third group, with a small-image
+    stem, is widths (64, 128, 256), blocks 2, stem_stride 1, norm "batch". norm "group" treats each image (or patch) on
+    its own: hidden patches cannot shift visible ones, and there are no statistics of patches to mislead whole images.
     Raises ValueError for an empty width list, a width that is not a multiple of 4 under "group", or an unknown norm.
     """
-    from torchvision.models.resnet import BasicBlock
-
     require(len(widths) >= 1, "widths: expected at least one group, got none")
     for name, number in (("in_chans", in_chans), ("blocks", blocks), ("stem_stride", stem_stride)):
         check_positive(name, number)
-    if norm not in NORMS:
-        unknown("norm", norm, NORMS)
-    require(
-        norm == "batch" or all(width > 0 and width % 4 == 0 for width in widths),
-        f"widths: group norm needs positive multiples of 4, got {list(widths)}",
-    )
-
-    def normed(width: int) -> nn.Module:
-        return nn.GroupNorm(4, width) if norm == "group" else nn.BatchNorm2d(width)
-
     stem = nn.Conv2d(in_chans, widths[0], 3, stem_stride, 1, bias=False)
-    stages, channels = [nn.Sequential(stem, normed(widths[0]), nn.ReLU(inplace=True))], widths[0]
+    stages: list[nn.Module] = [nn.Sequential(stem, _normed(norm, widths[0]), nn.ReLU(inplace=True))]
     for index, width in enumerate(widths):
-        group = []
-        for number in range(blocks):
-            stride = 2 if index > 0 and number == 0 else 1
-            shortcut = None
-            if stride != 1 or channels != width:
-                shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), normed(width))
-            group.append(BasicBlock(channels, width, stride, shortcut, norm_layer=normed))
-            channels = width
-        stages.append(nn.Sequential(*group))
-    net = StagedConvNet(stages, in_chans, channels, stem_stride * 2 ** (len(widths) - 1), "residual_trunk")
+        stages.append(_group(widths[max(0, index - 1)], width, blocks, 2 if index else 1, norm))
+    stride = stem_stride * 2 ** (len(widths) - 1)
+    net = StagedConvNet(stages, in_chans, widths[-1], stride, "residual_trunk")
     net.reset_parameters()
     return net
+
+
+def with_fresh_group(
+    trunk: StagedConvNet, width: int | None = None, blocks: int = 1, norm: str = "group"
+) -> StagedConvNet:
+    """A copy of the trunk with one more group of residual blocks, not trained yet: what Selfie fine-tunes.
+
+    width: of the new group, None doubles the trunk's. It halves the resolution once more. Weights follow torch's seed.
+    """
+    width = 2 * trunk.embed_dim if width is None else width
+    fresh = _group(trunk.embed_dim, width, blocks, 2, norm)
+    net = StagedConvNet([fresh], trunk.in_chans, width, 2 * trunk.patch_size, trunk.name)
+    net.reset_parameters()
+    net.stages = nn.ModuleList([*copy.deepcopy(trunk.stages), fresh])
+    return net
+
+
+def _normed(norm: str, width: int) -> nn.Module:
+    if norm not in NORMS:
+        unknown("norm", norm, NORMS)
+    require(width > 0, f"widths: expected positive numbers, got {width}")
+    require(norm == "batch" or width % 4 == 0, f"widths: group norm needs multiples of 4, got {width}")
+    return nn.GroupNorm(4, width) if norm == "group" else nn.BatchNorm2d(width)
+
+
+def _group(narrow: int, width: int, blocks: int, stride: int, norm: str) -> nn.Sequential:
+    """Basic residual blocks; the first takes the stride and changes the width."""
+    from torchvision.models.resnet import BasicBlock
+
+    layers: list[nn.Module] = []
+    for number in range(blocks):
+        channels, step = (narrow, stride) if number == 0 else (width, 1)
+        shortcut = None
+        if step != 1 or channels != width:
+            shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, step, bias=False), _normed(norm, width))
+        layers.append(BasicBlock(channels, width, step, shortcut, norm_layer=lambda size: _normed(norm, size)))
+    return nn.Sequential(*layers)
 
 
 class PatchPool(nn.Module):

@@ -33,6 +33,7 @@ from sslcore.checks.probes import (
 )
 from sslcore.checks.redundancy import check_barlow_twins, check_vicreg
 from sslcore.checks.report import CheckFailed
+from sslcore.checks.selection import check_ask_for, check_patch_selection_loss, check_spread_ratio
 from sslcore.checks.self_distillation import (
     check_dino_loss,
     check_koleo,
@@ -44,6 +45,7 @@ from sslcore.checks.self_distillation import (
 __all__ = [
     "CheckFailed",
     "check_alignment",
+    "check_ask_for",
     "check_attention_rollout",
     "check_auroc",
     "check_balanced_prior",
@@ -68,6 +70,7 @@ __all__ = [
     "check_negative_cosine",
     "check_next_embedding_loss",
     "check_nt_xent",
+    "check_patch_selection_loss",
     "check_patchify",
     "check_prototype_usage",
     "check_push",
@@ -80,6 +83,7 @@ __all__ = [
     "check_sieve",
     "check_sigreg",
     "check_sinkhorn_knopp",
+    "check_spread_ratio",
     "check_supcon",
     "check_swapped_prediction",
     "check_token_influence",

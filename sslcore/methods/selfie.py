@@ -16,6 +16,20 @@ from sslcore.views import ViewPolicy, random_mask
 QUESTIONS = ("sum", "mlp")
 
 
+def take(tokens: Tensor, places: Tensor) -> Tensor:
+    """Rows `places` (B, M) of tokens (B or 1, N, D), image by image -> (B, M, D)."""
+    return tokens.expand(len(places), -1, -1).gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+
+
+def ask_for(pooled: Tensor, places: Tensor, embedded: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """queries[b, t] = pooled[b] + places[hidden[b, t]] and keys[b, t] = embedded[b, hidden[b, t]], both (B, T, D).
+
+    pooled (B, D): the visible patches in one vector. places (N, D): one embedding a place. embedded (B, N, D): all
+    patches. hidden (B, T) int64: numbers of the hidden ones.
+    """
+    return pooled[:, None] + take(places[None], hidden), take(embedded, hidden)
+
+
 class Selfie(Method):
     """Selfie (Trinh et al. 2019, arXiv 1906.02940).
 
@@ -25,8 +39,8 @@ class Selfie(Method):
     backbone: a PatchPool; its trunk is what fine-tuning keeps. It fixes the size of the views and their channels.
     mask_ratio: part of the patches hidden, and so the number of candidates: 0.25 of 16 gives four.
     question: "sum" adds the embedding of the hidden place to the pooled vector, as in the paper. Its scores fall apart
-        into (pooled, candidate) + (place, candidate): what is visible shifts a candidate alike for all places. "mlp" puts
-        one hidden layer behind the sum, so that what is visible can matter at one place and not at another.
+        into (pooled, candidate) + (place, candidate): what is visible shifts a candidate alike for all places. "mlp"
+        puts one hidden layer behind the sum, so that what is visible can matter at one place and not at another.
     distractors: visible patches of the image that are candidates too, nobody's answer; 0 as in the paper.
     scale: of the scores; None takes 1 / sqrt(D) where the paper has 1.
     policy: paper: light, pad and crop. Default here: a crop of 80 to 100 % and no colour.
@@ -58,7 +72,7 @@ class Selfie(Method):
         require(places - visible + distractors >= 2, f"mask_ratio: {mask_ratio} of {places} patches leaves no choice")
         self.policy, self.mask_ratio, self.question, self.distractors = policy, mask_ratio, question, distractors
         self.scale = dim**-0.5 if scale is None else scale
-        self.places = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, places, dim), std=0.02))
+        self.places = nn.Parameter(nn.init.trunc_normal_(torch.empty(places, dim)))
         self.head = nn.Sequential(nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
         if question == "sum":
             self.head = nn.Identity()
@@ -68,18 +82,17 @@ class Selfie(Method):
         plain = {"scale": (0.8, 1.0), "jitter_probability": 0.0, "grayscale": 0.0}
         policy = ViewPolicy(view_size(self, batch), **plain) if self.policy is None else self.policy
         images = policy(batch["images"], generator=generator)
-        places = self.places.shape[1]
+        places = len(self.places)
         return images, random_mask(len(images), places, self.mask_ratio, generator=generator, device=images.device)
 
     def ask(self, images: Tensor, indices: Any) -> tuple[Tensor, Tensor]:
-        """queries (B, T, D) of the hidden places and keys (B, T + distractors, D) of the candidates, true ones first."""
+        """queries (B, T, D) of the hidden places, keys (B, T + distractors, D) of the candidates, true ones first."""
         embedded = self.backbone.embed(images)
         pooled = self.backbone.pool(embedded, self.backbone.grid_of(images), indices.ids_keep).cls_token
-        order = indices.ids_restore.argsort(1)[..., None].expand_as(embedded)
-        visible = indices.ids_keep.shape[1]
-        asked = self.places.expand_as(embedded).gather(1, order[:, visible:])
-        candidates = torch.cat([order[:, visible:], order[:, : self.distractors]], dim=1)
-        return self.head(pooled[:, None] + asked), embedded.gather(1, candidates)
+        hidden = indices.ids_restore.argsort(1)[:, indices.ids_keep.shape[1] :]
+        queries, keys = ask_for(pooled, self.places, embedded, hidden)
+        others = take(embedded, indices.ids_keep[:, : self.distractors])
+        return self.head(queries), torch.cat([keys, others], dim=1)
 
     def loss(self, views: tuple[Tensor, Any]) -> Tensor:
         """Cross-entropy of picking the right patch."""

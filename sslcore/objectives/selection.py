@@ -19,10 +19,11 @@ def patch_selection_loss(queries: Tensor, keys: Tensor, scale: float = 1.0) -> T
             losses[b, t] = -logits[t] + log(sum(exp(logits)))
         return mean(losses)
 
-    queries: (B, T, D) floating point, what is expected at each hidden place. keys: (B, K, D), K >= T, K >= 2: embeddings
-    of the candidates; candidate t < T is the true patch of question t, the others are distractors, and those from T on
-    are nobody's answer. scale > 0: 1 as in the paper, 1 / sqrt(D) keeps scores of wide embeddings small at the start.
-    Vectors are not normalised. Gradients reach both: the key of one question is a distractor of the others.
+    queries: (B, T, D) floating point, what is expected at each hidden place. keys: (B, K, D), K >= T, K >= 2:
+    embeddings of the candidates; candidate t < T is the true patch of question t, the others are distractors, and
+    those from T on are nobody's answer. scale > 0: 1 as in the paper; 1 / sqrt(D) keeps scores of wide embeddings
+    small at the start. Vectors are not normalised. Gradients reach both: the key of one question is a distractor of the
+    others.
     Returns a scalar: ln K where all scores are equal. The scores are logits; a softmax belongs only inside this loss.
     Raises ValueError for wrong rank, shapes that do not fit, a single candidate, an empty batch, NaN or scale <= 0;
     TypeError for integers. Source: Trinh et al. 2019 (Selfie, arXiv 1906.02940), pre-training objective.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslcore.backbones import Tokens, VisionTransformer, small_convnet
+from sslcore.backbones import PatchPool, Tokens, VisionTransformer, residual_trunk, small_convnet
 from sslcore.data.imageset import ImageSet
 from sslcore.methods import METHODS, Method, create_method
 
@@ -40,6 +40,7 @@ SMALL = {
         "momentum": 0.9,
     },
     "nepa": {},
+    "selfie": {},
     "simclr": {"projector_dims": (16, 8)},
     "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
     "supcon": {"projector_dims": (16, 8)},
@@ -48,6 +49,11 @@ SMALL = {
     "transitive_invariance": {"embed_dims": (16, 8), "norm": None},
     "vqa": {"num_words": 9, "num_answers": 3, "length": 4, "frozen": False, "width": 8},
     "vicreg": {"projector_dims": (16, 16)},
+}
+
+
+OWN_NETWORK = {  # methods that train a network of their own kind
+    "selfie": lambda: PatchPool(residual_trunk(3, (4, 8), stem_stride=1), img_size=16, patch_size=4, depth=1)
 }
 
 
@@ -70,6 +76,8 @@ def small_method(name: str, network: str = "vit", seed: int = 0, **settings: obj
     torch.manual_seed(seed)
     vit = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
     backbone = VisionTransformer(**vit) if network == "vit" else small_convnet(3, (4, 8))
+    if name in OWN_NETWORK:
+        backbone = OWN_NETWORK[name]()
     return create_method(name, backbone, **{**SMALL[name], **settings})
 
 
@@ -85,5 +93,5 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
+VIT_ONLY = ("mae", "maskfeat", "nepa", *OWN_NETWORK)  # they hide patches or read them in order
 PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
