@@ -236,6 +236,16 @@ def test_spread_ratio_covers_the_truth_nineteen_times_in_twenty():
     np.testing.assert_allclose(alike[:5], 1.0)  # perfectly paired: nothing left to chance
 
 
+def test_spread_ratio_of_groups_leaves_their_centres_out():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 1500, 4, 3))
+    centres = 9 * rng.normal(size=(1500, 4, 1))
+    ends = [spread_ratio(x.tolist(), y.tolist())[1:] for x, y in zip(a + centres, 3 * (b + centres), strict=True)]
+    assert np.mean([low <= 1 / 3 <= high for low, high in ends]) == pytest.approx(0.95, abs=0.02)
+    flat, grouped = spread_ratio(a[0, 0].tolist(), b[0, 0].tolist()), spread_ratio(a[0, :1].tolist(), b[0, :1].tolist())
+    assert flat == pytest.approx(grouped)
+
+
 @pytest.mark.parametrize(
     ("a", "b", "said"),
     [([1, 2, 3], [1, 2], "got 3 and 2"), ([1, 2], [1, 3], "at least 3 seeds"), ([1, 1, 1], [1, 2, 3], "constant")],
