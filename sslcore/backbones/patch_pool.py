@@ -209,3 +209,15 @@ class PatchPool(nn.Module):
     ) -> Tokens:
         """(B, C, H, W) float images -> Tokens. ids_keep: only these patches are pooled."""
         return self.pool(self.embed(x), self.grid_of(x), ids_keep, return_layers, return_attention)
+
+
+def patch_pool(
+    in_chans: int = 3,
+    widths: Sequence[int] = (24, 48),
+    blocks: int = 1,
+    stem_stride: int = 2,
+    norm: str = "group",
+    **pool: int | float,
+) -> PatchPool:
+    """PatchPool round a residual_trunk, from plain numbers, as a checkpoint's card holds them."""
+    return PatchPool(residual_trunk(in_chans, widths, blocks, stem_stride, norm), **pool)
