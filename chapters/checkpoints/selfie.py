@@ -21,12 +21,12 @@ from sslcore.methods import Selfie
 from sslcore.training import fit
 from sslcore.views import ViewPolicy
 
-NETWORK = {"img_size": 64, "patch_size": 8, "in_chans": 3, "widths": (24, 48, 96), "depth": 2, "num_heads": 4}
+NETWORK = {"img_size": 64, "patch_size": 8, "in_chans": 3, "widths": (16, 32, 64), "depth": 2, "num_heads": 4}
 GPU = NETWORK | {"widths": (64, 128, 256), "blocks": 2, "stem_stride": 1, "depth": 3}
 TINY = NETWORK | {"widths": (4, 8), "depth": 1}
 # Scenes, steps, images a step. Objects lie anywhere, so what belongs in a hole follows from what is visible alone:
 # the paper's sum cannot say that, one hidden layer behind it can.
-SCALES = {"cpu": (NETWORK, 8192, 2500, 32), "gpu": (GPU, 100_000, 20_000, 256), "tiny": (TINY, 32, 2, 8)}
+SCALES = {"cpu": (NETWORK, 4096, 1500, 32), "gpu": (GPU, 100_000, 20_000, 256), "tiny": (TINY, 32, 2, 8)}
 SETTINGS = {"question": "mlp", "mask_ratio": 0.25}
 LR = 3e-3
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslcore.backbones import PatchPool, residual_trunk, small_convnet, with_fresh_group
+from sslcore.backbones import PatchPool, create_backbone, residual_trunk, small_convnet, with_fresh_group
 from sslcore.probes import untrained_copy
 
 
@@ -122,6 +122,15 @@ def test_untrained_copy_starts_as_the_net_did():
         if weight.ndim >= 2:
             assert not torch.equal(weight, other), name
             assert other.std() < 2 * weight.std() + 1e-3, name
+
+
+def test_is_built_from_plain_numbers(images):
+    options = {"in_chans": 3, "widths": (4, 8), "img_size": 32, "depth": 1}
+    torch.manual_seed(2)
+    net = create_backbone("patch_pool", **options)
+    torch.manual_seed(2)
+    again = PatchPool(residual_trunk(3, (4, 8)), img_size=32, depth=1)
+    assert torch.equal(net(images).cls_token, again(images).cls_token)
 
 
 def test_bad_input_is_refused(images):
