@@ -19,6 +19,7 @@ from sslcore.evidence import evidence_path, merge_evidence
 from sslcore.validate import require
 
 Arm = Callable[[int], Any]
+Runs = Sequence[float] | Sequence[Sequence[float]]  # values over seeds, or groups of them
 
 
 def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -31,6 +32,36 @@ def t_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, flo
     spread = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (count - 1))
     half = float(stdtrit(count - 1, 0.5 + level / 2)) * spread / math.sqrt(count)
     return mean, mean - half, mean + half
+
+
+def spread_ratio(first: Runs, second: Runs, level: float = 0.95) -> tuple[float, float, float]:
+    """Ratio of two standard deviations over the same seeds, std(first) / std(second), and its interval.
+
+        F, r = var(first) / var(second), correlation(first, second)
+        K = 1 + 2 * (1 - r^2) * t(n - 2)^2 / (n - 2)
+        interval of the variances' ratio: F * (K -+ sqrt(K^2 - 1)); square roots of all three are returned
+
+    first, second: n numbers each, in the order of the seeds; or lists of such lists, one a group (a set of labels,
+        say): deviations are then from the mean of their own group, and each group costs one degree of freedom.
+    A seed that is hard for both makes the two move together, and paired values then say more than an F-test of two
+    separate samples would. With n = 10 and r = 0 the interval reaches from 0.47 to 2.11 times the ratio: spreads need
+    many seeds. Exact for normal values; long tails make it too narrow. Raises ValueError for lists of different length,
+    too few seeds, or values without spread. Source: Morgan 1939; Pitman 1939 (Biometrika 31).
+    """
+    from scipy.special import stdtrit
+
+    pair = [list(map(list, runs)) if isinstance(runs[0], Sequence) else [list(runs)] for runs in (first, second)]
+    sizes = [[len(group) for group in groups] for groups in pair]
+    require(sizes[0] == sizes[1], f"first, second: expected one value a seed in both, got {sizes[0]} and {sizes[1]}")
+    degrees = sum(sizes[0]) - len(sizes[0]) - 1
+    require(degrees >= 1, f"first, second: expected at least 3 seeds, or several groups of 2, got {sizes[0]}")
+    away = [[value - math.fsum(group) / len(group) for group in groups for value in group] for groups in pair]
+    a, b = (math.fsum(value * value for value in values) for values in away)
+    require(a > 0 and b > 0, "first, second: expected values that differ between seeds, got a constant list")
+    shared = math.fsum(x * y for x, y in zip(*away, strict=True)) ** 2 / (a * b)
+    factor = 1 + 2 * max(0.0, 1 - shared) * float(stdtrit(degrees, 0.5 + level / 2)) ** 2 / degrees
+    half = math.sqrt(factor * factor - 1)
+    return math.sqrt(a / b), math.sqrt(a / b * (factor - half)), math.sqrt(a / b * (factor + half))
 
 
 def decide(effect: float, interval: tuple[float, float], margin: float, higher_is_better: bool = True) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslcore.hub import load_backbone
 from sslcore.training import fit
 
 CHAPTERS = Path(__file__).parents[1] / "chapters"
@@ -25,6 +26,7 @@ def script(path: str):
 
 family = script("04_masked/family_runs.py")
 base = script("checkpoints/train.py")
+selfie = script("checkpoints/selfie.py")
 
 
 @pytest.mark.parametrize("name", list(family.RECIPES))
@@ -55,3 +57,9 @@ def test_checkpoint_script_trains_and_reads_each_method(name, tmp_path):
     found = json.loads((tmp_path / f"checkpoints_tiny_{name}_0.json").read_text())
     assert {"binding", "identity", "images_seen"} <= set(found)
     assert (tmp_path / f"{name}_vit.safetensors").exists()
+
+
+def test_selfie_script_writes_a_checkpoint_that_loads(tmp_path):
+    selfie.main(["--scale", "tiny", "--runs", str(tmp_path)])
+    net = load_backbone("selfie_pool", tmp_path)
+    assert net(torch.rand(1, 3, 64, 64), return_attention=True).attentions[0].shape == (1, 4, 65, 65)

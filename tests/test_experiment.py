@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.collections import PathCollection
 
 from sslcore.evidence import EvidenceError, evidence_path, find_evidence, load_evidence, merge_evidence
-from sslcore.experiment import compare, decide, t_interval
+from sslcore.experiment import compare, decide, spread_ratio, t_interval
 
 
 def arms(effects, noise=0.0):
@@ -210,3 +210,46 @@ def test_damaged_evidence_is_named(tmp_path, how):
         find_evidence(tmp_path)
     with pytest.raises(EvidenceError, match="look.cpu.json"):  # and saving must not paper over it
         run([0.20, 0.22, 0.18], key="second").save(path.parent)
+
+
+def test_spread_ratio_is_the_set_of_ratios_that_morgans_test_accepts():
+    """Sum and difference of two equally spread variables do not correlate: the ends are where that test turns over."""
+    from scipy.stats import pearsonr
+
+    rng = np.random.default_rng(3)
+    a = rng.normal(size=14)
+    b = 0.6 * a + rng.normal(size=14)
+    ratio, low, high = spread_ratio(a.tolist(), b.tolist())
+    assert ratio == pytest.approx(a.std() / b.std())
+    for end in (low, high):
+        assert pearsonr(a + end * b, a - end * b).pvalue == pytest.approx(0.05, abs=1e-6)
+    assert low < ratio < high
+
+
+def test_spread_ratio_covers_the_truth_nineteen_times_in_twenty():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(1500, 12))
+    pairs = 2 * (shared + rng.normal(size=shared.shape)), shared + rng.normal(size=shared.shape)
+    ends = [spread_ratio(a, b)[1:] for a, b in zip(*(x.tolist() for x in pairs), strict=True)]
+    assert np.mean([low <= 2 <= high for low, high in ends]) == pytest.approx(0.95, abs=0.02)
+    alike = [spread_ratio(a, b)[1:] for a, b in zip(pairs[0].tolist(), (pairs[0] + 3).tolist(), strict=True)]
+    np.testing.assert_allclose(alike[:5], 1.0)  # perfectly paired: nothing left to chance
+
+
+def test_spread_ratio_of_groups_leaves_their_centres_out():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(size=(2, 1500, 4, 3))
+    centres = 9 * rng.normal(size=(1500, 4, 1))
+    ends = [spread_ratio(x.tolist(), y.tolist())[1:] for x, y in zip(a + centres, 3 * (b + centres), strict=True)]
+    assert np.mean([low <= 1 / 3 <= high for low, high in ends]) == pytest.approx(0.95, abs=0.02)
+    flat, grouped = spread_ratio(a[0, 0].tolist(), b[0, 0].tolist()), spread_ratio(a[0, :1].tolist(), b[0, :1].tolist())
+    assert flat == pytest.approx(grouped)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "said"),
+    [([1, 2, 3], [1, 2], "got 3 and 2"), ([1, 2], [1, 3], "at least 3 seeds"), ([1, 1, 1], [1, 2, 3], "constant")],
+)
+def test_spread_ratio_refuses(a, b, said):
+    with pytest.raises(ValueError, match=said):
+        spread_ratio(a, b)

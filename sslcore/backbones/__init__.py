@@ -7,6 +7,7 @@ from sslcore.backbones.create import BACKBONES, create_backbone
 from sslcore.backbones.decoder import ConvDecoder, MAEDecoder
 from sslcore.backbones.ema import ema_copy, update_ema
 from sslcore.backbones.heads import DINOHead, Prototypes, mlp
+from sslcore.backbones.patch_pool import PatchPool, residual_trunk, with_fresh_group
 from sslcore.backbones.positions import sincos_positions
 from sslcore.backbones.regnet import regnet, regnet_widths
 from sslcore.backbones.timm_bridge import TimmBackbone, timm_backbone
@@ -20,6 +21,7 @@ __all__ = [
     "ConvPredictor",
     "DINOHead",
     "MAEDecoder",
+    "PatchPool",
     "Prototypes",
     "StagedConvNet",
     "TimmBackbone",
@@ -32,9 +34,11 @@ __all__ = [
     "mlp",
     "regnet",
     "regnet_widths",
+    "residual_trunk",
     "resnet18",
     "sincos_positions",
     "small_convnet",
     "timm_backbone",
     "update_ema",
+    "with_fresh_group",
 ]

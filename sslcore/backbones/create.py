@@ -5,16 +5,23 @@ from __future__ import annotations
 from torch import nn
 
 from sslcore.backbones.convnets import resnet18, small_convnet
+from sslcore.backbones.patch_pool import patch_pool
 from sslcore.backbones.regnet import regnet
 from sslcore.backbones.timm_bridge import timm_backbone
 from sslcore.backbones.vit import VisionTransformer
 from sslcore.validate import unknown
 
-BACKBONES = {"vit": VisionTransformer, "resnet18": resnet18, "convnet": small_convnet, "regnet": regnet}
+BACKBONES = {
+    "vit": VisionTransformer,
+    "resnet18": resnet18,
+    "convnet": small_convnet,
+    "regnet": regnet,
+    "patch_pool": patch_pool,
+}
 
 
 def create_backbone(name: str, **options: object) -> nn.Module:
-    """Build "vit", "resnet18", "convnet", "regnet" or "timm/<model name>" with its keyword options.
+    """Build "vit", "resnet18", "convnet", "regnet", "patch_pool" or "timm/<model name>" with its keyword options.
 
     Raises ValueError naming the known choices for any other name.
     """

@@ -35,6 +35,7 @@ from sslcore.checks.probes import (
 )
 from sslcore.checks.redundancy import check_barlow_twins, check_vicreg
 from sslcore.checks.report import CheckFailed
+from sslcore.checks.selection import check_ask_for, check_patch_selection_loss, check_spread_ratio
 from sslcore.checks.self_distillation import (
     check_dino_loss,
     check_koleo,
@@ -47,6 +48,7 @@ from sslcore.checks.sparse import check_masked_latent_loss, check_norm_of_visibl
 __all__ = [
     "CheckFailed",
     "check_alignment",
+    "check_ask_for",
     "check_attention_rollout",
     "check_auroc",
     "check_balanced_prior",
@@ -78,6 +80,7 @@ __all__ = [
     "check_next_embedding_loss",
     "check_norm_of_visible",
     "check_nt_xent",
+    "check_patch_selection_loss",
     "check_patchify",
     "check_prototype_usage",
     "check_push",
@@ -90,6 +93,7 @@ __all__ = [
     "check_sieve",
     "check_sigreg",
     "check_sinkhorn_knopp",
+    "check_spread_ratio",
     "check_supcon",
     "check_swapped_prediction",
     "check_token_influence",

@@ -23,6 +23,7 @@ from sslcore.methods.method import Method
 from sslcore.methods.moco import MoCo
 from sslcore.methods.mugs import Mugs
 from sslcore.methods.nepa import NEPA
+from sslcore.methods.selfie import Selfie
 from sslcore.methods.simclr import SimCLR
 from sslcore.methods.simsiam import SimSiam
 from sslcore.methods.supcon import SupCon
@@ -51,6 +52,7 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "mugs": Mugs,
     "nepa": NEPA,
+    "selfie": Selfie,
     "simclr": SimCLR,
     "simsiam": SimSiam,
     "supcon": SupCon,
@@ -90,6 +92,7 @@ __all__ = [
     "MoCo",
     "Mugs",
     "PatchCodes",
+    "Selfie",
     "SimCLR",
     "SimSiam",
     "SupCon",

@@ -17,6 +17,7 @@ from sslcore.objectives.masked import masked_feature_loss, masked_pixel_loss, pa
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
 from sslcore.objectives.predictive import masked_latent_loss, next_embedding_loss
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
+from sslcore.objectives.selection import patch_selection_loss
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center
 from sslcore.objectives.sigreg import epps_pulley, random_slices, sigreg
 from sslcore.objectives.triplet import mine_negatives, mined_triplet_loss
@@ -63,6 +64,7 @@ __all__ = [
     "negative_cosine",
     "next_embedding_loss",
     "nt_xent",
+    "patch_selection_loss",
     "patchify",
     "pca_whiten",
     "power_law_prior",

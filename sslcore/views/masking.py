@@ -1,4 +1,4 @@
-"""Which patches to hide: at random (MAE), in blocks (BEiT, I-JEPA), all but blocks (data2vec 2.0), in boxes of a clip."""
+"""Which patches to hide: at random (MAE), blocks (BEiT, I-JEPA), all but blocks (data2vec 2.0), boxes of a clip."""
 
 from __future__ import annotations
 

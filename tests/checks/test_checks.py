@@ -19,11 +19,13 @@ from tests.checks import (
     mutants_of_neighbours,
     mutants_of_pairs,
     mutants_of_prediction,
+    mutants_of_selection,
     mutants_of_sets,
 )
 
 MUTANTS = {
     "check_alignment": mutants.ALIGNMENT,
+    "check_ask_for": mutants_of_selection.ASK,
     "check_attention_rollout": mutants.ROLLOUT,
     "check_auroc": mutants.AUROC,
     "check_balanced_prior": mutants.PRIOR,
@@ -55,6 +57,7 @@ MUTANTS = {
     "check_negative_cosine": mutants.COSINE,
     "check_next_embedding_loss": mutants_of_prediction.NEXT,
     "check_nt_xent": mutants.NT_XENT,
+    "check_patch_selection_loss": mutants_of_selection.SELECT,
     "check_patchify": mutants.PATCHIFY,
     "check_prototype_usage": mutants.USAGE,
     "check_push": mutants_of_granular.PUSH,
@@ -68,6 +71,7 @@ MUTANTS = {
     "check_swapped_prediction": mutants.SWAPPED,
     "check_sigreg": mutants_of_gaussian.SIGREG,
     "check_sieve": mutants_of_sets.SIEVE,
+    "check_spread_ratio": mutants_of_selection.SPREAD,
     "check_supcon": mutants_of_neighbours.SUPCON,
     "check_token_influence": mutants_of_prediction.INFLUENCE,
     "check_token_labels": mutants.LABELS,
@@ -85,6 +89,9 @@ CORRECT = {
     "check_contextual_targets": mutants_of_context._targets,
     "check_data2vec_loss": mutants_of_context._loss,
     "check_inverse_block_mask": mutants_of_context._inverse,
+    "check_ask_for": mutants_of_selection._ask,
+    "check_patch_selection_loss": mutants_of_selection._select,
+    "check_spread_ratio": mutants_of_selection._spread,
     "check_next_embedding_loss": mutants_of_prediction._next,
     "check_token_influence": mutants_of_prediction._influence,
     "check_nt_xent": mutants._simclr,
@@ -159,6 +166,7 @@ NAMED = [
     ("check_masked_pixel_loss", "biased variance", "(P - 1) / P"),
     ("check_dino_loss", "same crop compared", "different crops"),
     ("check_same_object_pairs", "balanced by distance", "every displacement"),
+    ("check_patch_selection_loss", "softmax twice", "sure and right choice"),
     ("check_nt_xent", "itself among the candidates", "2N - 1"),
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslcore.backbones import Tokens, VisionTransformer, small_convnet
+from sslcore.backbones import PatchPool, Tokens, VisionTransformer, residual_trunk, small_convnet
 from sslcore.data.imageset import ImageSet
 from sslcore.methods import METHODS, Method, PatchCodes, create_method
 
@@ -44,6 +44,7 @@ SMALL = {
         "momentum": 0.9,
     },
     "nepa": {},
+    "selfie": {},
     "simclr": {"projector_dims": (16, 8)},
     "simsiam": {"projector_dims": (16, 8), "predictor_dim": 4},
     "supcon": {"projector_dims": (16, 8)},
@@ -52,6 +53,11 @@ SMALL = {
     "transitive_invariance": {"embed_dims": (16, 8), "norm": None},
     "vqa": {"num_words": 9, "num_answers": 3, "length": 4, "frozen": False, "width": 8},
     "vicreg": {"projector_dims": (16, 16)},
+}
+
+
+OWN_NETWORK = {  # methods that train a network of their own kind
+    "selfie": lambda: PatchPool(residual_trunk(3, (4, 8), stem_stride=1), img_size=16, patch_size=4, depth=1)
 }
 
 
@@ -74,6 +80,8 @@ def small_method(name: str, network: str = "vit", seed: int = 0, **settings: obj
     torch.manual_seed(seed)
     vit = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
     backbone = VisionTransformer(**vit) if network == "vit" else small_convnet(3, (4, 8))
+    if name in OWN_NETWORK:
+        backbone = OWN_NETWORK[name]()
     return create_method(name, backbone, **{**SMALL[name], **settings})
 
 
@@ -89,9 +97,8 @@ def small_batch(count: int = 8) -> dict[str, object]:
     return {"images": data.images, "labels": data.labels, "index": torch.arange(count), **data.extras}
 
 
-VIT_ONLY = ("beit", "data2vec2", "mae", "maskfeat", "nepa")  # they hide patches or read them in order
-PAIRS = [(n, network) for n in METHODS for network in ("vit", "convnet") if network == "vit" or n not in VIT_ONLY]
-VIT_ONLY = ("mae", "maskfeat", "nepa")  # they hide patches or read them in order
-CONVNET_ONLY = ("cnn_jepa",)  # they mask feature maps
+# Methods that hide patches or read them in order need a transformer; one masks feature maps and needs a conv net.
+VIT_ONLY = ("beit", "data2vec2", "mae", "maskfeat", "nepa", *OWN_NETWORK)
+CONVNET_ONLY = ("cnn_jepa",)
 NOT_ON = {"vit": CONVNET_ONLY, "convnet": VIT_ONLY}
 PAIRS = [(name, network) for name in METHODS for network in ("vit", "convnet") if name not in NOT_ON[network]]

@@ -16,7 +16,7 @@ from sslcore.methods import METHODS, Method, create_method
 from sslcore.training import NonFiniteLossError, fit
 from sslcore.training.ranks import Ranks, leave_group
 from sslcore.training.sharding import sharded_copy
-from tests.methods.small_methods import SMALL, VIT_ONLY, small_set
+from tests.methods.small_methods import OWN_NETWORK, SMALL, VIT_ONLY, small_set
 from tests.training.small_runs import Line, line, moco, pixels
 
 RUN = {"batch_size": 12, "lr": 0.05, "optimizer": "sgd", "device": "cpu", "views_per_rank": False}
@@ -33,6 +33,8 @@ def build(name: str, network: str) -> Method:
     torch.manual_seed(0)
     vit = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 1, "num_heads": 3}
     backbone = VisionTransformer(**vit) if network == "vit" else small_convnet(3, (4, 8))
+    if name in OWN_NETWORK:
+        backbone = OWN_NETWORK[name]()
     settings = dict(SMALL[name])
     if name == "simclr" and network == "vit":
         settings["projector_norm"] = None
