@@ -29,7 +29,7 @@ from sslcore.experiment import compare
 from sslcore.files import chapters_folder, write_text
 from sslcore.probes import binding_report, extract, knn_eval, linear_probe
 from sslcore.training import fine_tune, fit
-from sslcore.views import ViewPolicy
+from sslcore.views import ViewPolicy, normalize
 
 SIZE, PATCH = 64, 8
 MARGIN = 0.02
@@ -71,19 +71,49 @@ class Recipe:
     """make: a fresh method; steps: about a minute on one core, see --time; lr: as in the method's notebook.
 
     control: the untrained network to compare with; a method whose network differs from the shared one has its own.
+    read: the part of the method that is read out.
     """
 
     make: Callable[[], methods.Method]
     steps: int
     lr: float
     control: str = "untrained"
+    read: str = "backbone"
+
+
+def beit() -> methods.Method:
+    """Codes of k-means on patches of 400 training pictures, found before training."""
+    words = methods.PatchCodes.fit(normalize(single(3, "train", 12).images[:400]), 64, PATCH)
+    return methods.BEiT(vit(), words, policy=CROP)
+
+
+def data2vec2() -> methods.Method:
+    """Four masks an image share one pass of the teacher."""
+    return methods.Data2Vec2(vit(), policy=CROP, num_masks=4, momentum=0.9, end_momentum=0.99, decoder_depth=2)
+
+
+def selfie() -> methods.Method:
+    """A conv net on every patch and a pool of four blocks; a hidden layer joins what is seen and where is asked."""
+    pool = backbones.create_backbone(
+        "patch_pool", widths=(32, 64, 128), img_size=SIZE, patch_size=PATCH, depth=4, num_heads=4
+    )
+    return methods.Selfie(pool, policy=CROP, question="mlp")
+
+
+def cnn_jepa() -> methods.Method:
+    """Three conv layers down to the same 8 x 8 cells."""
+    return methods.CNNJEPA(backbones.small_convnet(3, (32, 64, 128)), policy=CROP, momentum=0.97)
 
 
 ROTARY = {"pos_embed": "rope", "init_values": 0.1}
 DECODER = {"decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2}
 RECIPES = {
     "mae": Recipe(lambda: methods.MAE(vit(), policy=CROP, **DECODER), 570, 1.5e-3),
+    "beit": Recipe(beit, 195, 1.5e-3),
     "maskfeat": Recipe(lambda: methods.MaskFeat(vit(), policy=CROP, mask_ratio=0.5), 195, 1.5e-3),
+    "data2vec2": Recipe(data2vec2, 150, 3e-3),
+    "selfie": Recipe(selfie, 300, 3e-3, "untrained_selfie"),
+    "cnn_jepa": Recipe(cnn_jepa, 300, 3e-3, "untrained_cnn_jepa", "teacher_backbone"),
     "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 105, 1e-3),
     "nepa": Recipe(lambda: methods.NEPA(vit(**ROTARY), policy=CROP), 200, 1e-3, "untrained_nepa"),
     "simclr": Recipe(lambda: methods.SimCLR(vit(), policy=COLOUR, pool="mean", temperature=0.2), 105, 1e-3),
@@ -117,6 +147,13 @@ def twins(sizes: tuple[int, int, int]) -> list[ImageSet]:
     return [load("twins", split, num=size) for split, size in zip(("train", "val", "test"), sizes, strict=True)]
 
 
+def even_layers(network: nn.Module) -> bool:
+    """Whether all layers lie on one grid; a conv net, whose maps shrink, is read at its last map only."""
+    image = torch.zeros(1, 3, SIZE, SIZE, device=next(network.parameters()).device)
+    with torch.no_grad():
+        return len({layer.shape for layer in network(image, return_layers=True).layers}) == 1
+
+
 def read(network: nn.Module, scale: Scale, seed: int, device: torch.device) -> dict[str, float]:
     """Every read-out of one network, as numbers in [0, 1]."""
     few, val, test = (part.to(device) for part in pictures(scale.views))
@@ -127,7 +164,10 @@ def read(network: nn.Module, scale: Scale, seed: int, device: torch.device) -> d
     options = {"steps": scale.tune_steps, "lr": 1e-3, "policy": COLOUR, "device": device}
     found["fine_tuned"] = fine_tune(network, few, val, test, seed=seed, **options).accuracy
     scenes = [part.to(device) for part in twins(scale.probe)]
-    report = binding_report(network, *scenes, controls=False, untrained=False)
+    by_layer = (
+        network if even_layers(network) else {part.split: extract(network, part.images, "tokens") for part in scenes}
+    )
+    report = binding_report(by_layer, *scenes, controls=False, untrained=False)
     layers = {f"layer_{index}": score.auroc for index, score in report.layers.items()}
     return {**found, "binding": report.best.auroc, **layers}
 
@@ -147,7 +187,7 @@ def run(
         steps = max(1, round(RECIPES[name].steps * scale.factor))
         options = {"lr": RECIPES[name].lr, "clip_norm": 3.0, "seed": seed, "device": device}
         seconds = fit(method, data(), steps=steps, batch_size=scale.batch_size, **options).seconds
-    found = read(method.backbone.eval(), scale, seed, device)
+    found = read(getattr(method, RECIPES[source].read).eval(), scale, seed, device)
     found |= {"seconds": round(seconds, 1), "images_seen": steps * scale.batch_size}
     write_text(record, json.dumps(found))
     print(f"{name} seed {seed}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
