@@ -1,4 +1,4 @@
-"""One minute for each masked and predictive method, on the same pictures, read in the same ways.
+"""Half a minute for each masked and predictive method, on the same pictures, read in the same ways.
 
     python chapters/04_masked/family_runs.py [--scale cpu|gpu|tiny] [--only NAME ...] [--seeds N ...]
     python chapters/04_masked/family_runs.py --time       milliseconds a step, from which the steps below were set
@@ -50,7 +50,7 @@ class Scale:
 
 
 SCALES = {
-    "cpu": Scale(86, 64, (0, 1, 2), 1.0, (400, 100, 300), 60),
+    "cpu": Scale(86, 64, (0, 1, 2), 0.5, (400, 100, 300), 60),
     "gpu": Scale(520, 64, (0, 1, 2, 3, 4), 40.0, (600, 150, 1000), 300),
     "tiny": Scale(2, 16, (0, 1, 2), 0.0, (100, 60, 60), 1, 30),
 }
