@@ -88,7 +88,18 @@ class Leaderboard:
         """Rank correlation of two columns over the trained networks that have both."""
         first, second = self.column(x), self.column(y)
         both = [name for name in first if name in second]
-        return relate([first[name] for name in both], [second[name] for name in both], seed=seed)
+        errors = self.errors(x, both), self.errors(y, both)
+        return relate([first[name] for name in both], [second[name] for name in both], errors, seed=seed)
+
+    def errors(self, key: str, names: Sequence[str]) -> list[float]:
+        """Standard errors of one column: binding from its interval, shares from the number of test images, else 0."""
+        rows = [self.rows[name] for name in names]
+        if key == "binding":
+            return [(row["binding_high"] - row["binding_low"]) / 3.92 for row in rows]
+        probe, _, rest = key.partition("_")
+        counted = "singles" if key in ("lost", "tokencut") else rest if probe in ("knn", "linear", "attentive") else ""
+        count = self.facts.get("test_images", {}).get(counted)
+        return [math.sqrt(row[key] * (1 - row[key]) / count) if count else 0.0 for row in rows]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain numbers and strings, ready for JSON."""
@@ -181,7 +192,7 @@ def run_bench(
         more_rows, more_curves = score_networks(group, sets[size], twins, seed)
         rows, curves = rows | more_rows, curves | more_curves
         skipped |= {name: readings.skipped for name, readings in group.items() if readings.skipped}
-    rows = {name: rows[name] for name in names if name in rows}
+    rows = {network.name: {**rows[network.name], **network.facts} for network in networks if network.name in rows}
     everything = {name: readings for group in read.values() for name, readings in group.items()}
     features = {name: photo_features(everything[name], row) for name, row in rows.items()}
     features = {name: value for name, value in features.items() if value is not None}
@@ -190,6 +201,8 @@ def run_bench(
     controls = [network.name for network in networks if network.control is None and network.name in rows
                 and any(other.control == network.name for other in networks)]  # fmt: skip
     seconds = {"reading": round(reading_seconds, 2), "probing": round(time.perf_counter() - begin - reading_seconds, 2)}
-    facts = {"sizes": vars(next(iter(sets.values())).sizes), "seconds": seconds, "from_cache": from_cache}
+    some = next(iter(sets.values()))
+    labelled = {name: len(part["test"]) for name, part in vars(some).items() if isinstance(part, dict) and part}
+    facts = {"test_images": labelled, "sizes": vars(some.sizes), "seconds": seconds, "from_cache": from_cache}
     facts |= {"img_sizes": sorted(sets), "threads": torch.get_num_threads()}
     return Leaderboard(rows, curves, list(features), alike, controls, skipped, failed, facts)

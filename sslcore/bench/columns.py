@@ -33,5 +33,7 @@ COLUMNS: dict[str, Column] = {
     "params": Column("weights", "cost", -1, 0, "number of weights"),
     "gflops": Column("GFLOPs", "cost", -1, 2, "operations an image / 1e9"),
     "ms": Column("ms", "cost", -1, 1, "milliseconds an image here"),
+    "images_seen": Column("images seen", "cost", 0, 0, "in training, as its card says"),
+    "training_seconds": Column("training s", "cost", 0, 0, "of training, as its card says"),
 }
 GROUPS = tuple(dict.fromkeys(column.group for column in COLUMNS.values()))

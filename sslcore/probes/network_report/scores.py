@@ -89,7 +89,7 @@ def object_scores(readings: Readings, sets: ReportSets) -> Row:
         row["jaccard"], row["jaccard_mean"] = jaccard_of_maps(maps, single.masks)
     if "singles_keys" in readings.tensors:
         keys, grid = readings.tensors["singles_keys"].float(), tuple(readings.facts["grid"])
-        keys = keys - keys.mean((0, 1))  # small networks' keys share one long direction, which hides what they differ in
+        keys = keys - keys.mean((0, 1))  # keys share one long direction, which hides how they differ
         patch, boxes = sets.img_size / grid[0], true_boxes(single)
         row["lost"] = corloc(lost(keys, grid, max(1, keys.shape[1] // 9), patch).boxes, boxes)
         row["tokencut"] = corloc(tokencut(keys, grid, patch_size=patch).boxes, boxes)
