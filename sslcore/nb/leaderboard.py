@@ -109,6 +109,34 @@ def relations_figure(relations: dict[str, Relation], title: str) -> Any:
     return figure
 
 
+def ranks_figure(board: Leaderboard, keys: Sequence[str]) -> Any:
+    """Place of every trained network in every column, 1 = best; rows ordered by their mean place."""
+    import matplotlib.pyplot as plt
+
+    require(len(keys) > 0, "keys: expected at least one column, got none")
+    places: dict[str, list[float]] = {name: [] for name in board.networks}
+    for key in keys:
+        column = board.column(key)
+        require(len(column) == len(places), f"{key}: expected a number for every network, got {sorted(column)}")
+        sign = -1 if COLUMNS[key].better < 0 else 1
+        for name in places:
+            better = sum(sign * other > sign * column[name] for other in column.values())
+            equal = sum(other == column[name] for other in column.values())
+            places[name].append(1 + better + (equal - 1) / 2)
+    names = sorted(places, key=lambda name: sum(places[name]))
+    figure, ax = plt.subplots(figsize=(7.2, 1.3 + 0.3 * len(names)))
+    middle = (len(names) + 1) / 2
+    ax.imshow([places[name] for name in names], cmap="viridis_r", aspect="auto", vmin=1, vmax=len(names))
+    for y, name in enumerate(names):
+        for x, place in enumerate(places[name]):
+            ink = "black" if place < middle else "white"
+            ax.text(x, y, f"{place:g}", ha="center", va="center", fontsize=9, color=ink)
+    ax.set_yticks(range(len(names)), names)
+    ax.set_xticks(range(len(keys)), [COLUMNS[key].title for key in keys], rotation=35, ha="right", fontsize=8)
+    ax.tick_params(length=0)
+    return figure
+
+
 def _heat(ax: Any, values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], low: float) -> None:
     picture = ax.imshow(values, vmin=low, vmax=max(max(row) for row in values), aspect="auto")
     middle = (picture.norm.vmin + picture.norm.vmax) / 2

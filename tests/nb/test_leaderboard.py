@@ -10,6 +10,7 @@ from sslcore.nb.leaderboard import (
     binding_by_layer,
     board_table,
     cka_figure,
+    ranks_figure,
     relations_figure,
     scatter,
     scatter_explorer,
@@ -48,6 +49,17 @@ def test_relations_are_drawn_with_intervals():
     assert [text.get_text() for text in ax.get_yticklabels()] == ["two", "one"] and len(ax.texts) == 2
     with pytest.raises(ValueError, match="at least one"):
         relations_figure({}, "title")
+
+
+def test_places_count_from_the_best():
+    board = planted_board(4)
+    ax = ranks_figure(board, ["binding", "knn_photos", "gflops"]).axes[0]
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["d", "c", "b", "a"]
+    assert [text.get_text() for text in ax.texts[:3]] == ["1", "1", "2.5"]  # all alike: they share the mean place
+    with pytest.raises(ValueError, match="every network"):
+        ranks_figure(board, ["rankme"])
+    with pytest.raises(ValueError, match="at least one"):
+        ranks_figure(board, [])
 
 
 def test_heat_maps_print_their_numbers():
