@@ -178,7 +178,7 @@ def cka_figure(board: Leaderboard) -> Any:
     order = torch.linalg.eigh((centred + centred.T) / 2)[1][:, -1].argsort().tolist()
     names = [board.cka_names[index] for index in order]
     values = board.cka[order][:, order].clamp_min(0).tolist()
-    side = 1.6 + 0.48 * len(names)
+    side = 1.4 + 0.42 * len(names)
     figure, ax = plt.subplots(figsize=(min(side + 0.6, 7.2), min(side, 6.6)))
     _heat(ax, values, names, names, 0.0)
     ax.set_xticks(range(len(names)), names, rotation=40, ha="right", fontsize=8)

@@ -135,7 +135,7 @@ def report(
     """Measure one network with every probe that fits it; prints the card and draws it unless `quiet`.
 
     model: a course backbone, a timm model, any module that returns (B, D) vectors, (B, N, D) tokens or (B, C, H, W)
-      maps, or a name: "timm/<name>" with its pretrained weights. For a checkpoint pass load_backbone(name).
+      maps, or a name: "timm/<name>" with its pretrained weights. A checkpoint by its name: sslcore.bench.named_report.
     preprocess: uint8 (B, 3, H, W) -> what the model reads; default: the model's own, else the course's normalisation.
     img_size: default: what the network was made for. sizes, sets: which images, see report_sets.
     untrained: True reads a copy with fresh weights as the control, a module is used as it is, False leaves it out.

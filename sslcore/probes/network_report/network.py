@@ -57,12 +57,14 @@ def is_timm(model: nn.Module) -> bool:
 def as_backbone(model: nn.Module | str, img_size: int | None = None, preprocess: Preprocess = None) -> nn.Module:
     """A network that returns Tokens: course backbones as they are, timm models and plain modules wrapped.
 
-    model: a module, or "timm/<name>" (pretrained weights) or another name of create_backbone.
+    model: a module, or "timm/<name>" for one with pretrained weights.
     One black image is sent through to see what comes back. Raises ValueError for an output that fits no interface
     or is not finite, TypeError for something that is no network.
     """
     if isinstance(model, str):
-        model = create_backbone(model, **({"pretrained": True} if model.startswith("timm/") else {}))
+        known = f"model: expected a network or timm/<name>, got {model!r}; for a checkpoint: sslcore.bench.named_report"
+        require(model.startswith("timm/"), known)
+        model = create_backbone(model, pretrained=True)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model: expected an nn.Module or a name, got {type(model).__name__}")
     if is_timm(model):
