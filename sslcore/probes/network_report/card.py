@@ -129,7 +129,7 @@ def report(
     untrained: nn.Module | bool = True,
     name: str | None = None,
     seed: int = 0,
-    batch_size: int = 64,
+    batch_size: int | None = None,
     quiet: bool = False,
 ) -> NetworkReport:
     """Measure one network with every probe that fits it; prints the card and draws it unless `quiet`.

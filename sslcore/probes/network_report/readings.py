@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.probes.attention import query_map
-from sslcore.probes.frozen import frozen, prepare, run_frozen
+from sslcore.probes.frozen import device_of, frozen, prepare, run_frozen
 from sslcore.probes.network_report.images import SPLITS, ReportSets
 from sslcore.probes.network_report.network import Preprocess, name_of, network_cost
 from sslcore.validate import check_finite, require
@@ -182,12 +182,15 @@ def scene_tokens(tokens: object, indices: list[int] | None) -> Tensor:
 
 
 def read_network(
-    backbone: nn.Module, sets: ReportSets, preprocess: Preprocess = None, batch_size: int = 64
+    backbone: nn.Module, sets: ReportSets, preprocess: Preprocess = None, batch_size: int | None = None
 ) -> Readings:
     """Send the images of a card through a frozen network (see as_backbone) once.
 
+    batch_size: default 256 on a GPU; 16 on a CPU, where more no longer fits its caches.
     Raises ValueError for features that are not finite. What does not apply is named in `skipped`, not raised.
     """
+    if batch_size is None:
+        batch_size = 256 if device_of(backbone, torch.device("cpu")).type == "cuda" else 16
     sample = fitted(backbone, sets.scenes["train"].images[: 16 if sets.img_size <= 96 else 4])
     facts = {"img_size": sets.img_size, **network_cost(backbone, sample, preprocess)}
     skipped: dict[str, str] = {}
