@@ -40,7 +40,7 @@ def check_permutation_p(fn: Callable | None = None) -> None:
         return relate(x.tolist(), y.tolist()).p
 
     fn = library if fn is None else fn
-    report = Report("permutation p")
+    report = Report("permutation_p")
     x = torch.arange(5.0).double()
     report.close(torch.as_tensor(fn(x, x)), 2 / 120, "a perfect order of 5: itself and its mirror, 2 of 120",
                  "count |rho|: the opposite order is as surprising; the order seen is one of the 120")
