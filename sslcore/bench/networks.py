@@ -58,6 +58,19 @@ def _fresh(network: Network) -> nn.Module:
     return untrained_copy(network.build(), 0).eval()
 
 
+def control_names(architectures: Sequence[str]) -> list[str]:
+    """Names of the untrained rows: "untrained", or with the kind of network where there are several."""
+    if len(architectures) == 1:
+        return ["untrained"]
+    given = [json.loads(architecture) for architecture in architectures]
+    kinds = [shape["name"] if isinstance(shape, dict) else shape for shape in given]
+    numbers = [kinds[: place + 1].count(kind) for place, kind in enumerate(kinds)]
+    return [
+        f"untrained {kind} {number}" if kinds.count(kind) > 1 else f"untrained {kind}"
+        for kind, number in zip(kinds, numbers, strict=True)
+    ]
+
+
 def find_networks(
     checkpoints: Sequence[str] = ("all",),
     timm: Sequence[str] = (),
@@ -80,8 +93,7 @@ def find_networks(
         wanted.append((f"timm/{name}", lambda name=name: _timm(name, pretrained), f'"timm/{name}"'))
     require(len(wanted) > 0, "networks: expected at least one name, got none; is there any checkpoint in the folder?")
     shapes = list(dict.fromkeys(architecture for _, _, architecture in wanted))
-    labels = ["untrained"] if len(shapes) == 1 else [f"untrained {number}" for number in range(1, len(shapes) + 1)]
-    control = dict(zip(shapes, labels, strict=True))
+    control = dict(zip(shapes, control_names(shapes), strict=True))
     found = [
         Network(name, build, shape, control[shape] if controls else None, _training(name, folder))
         for name, build, shape in wanted

@@ -20,7 +20,7 @@ def test_all_means_all_and_one_control_a_shape(tmp_path):
     other = {**SHAPE, "depth": 2}
     save_checkpoint("wide", create_backbone("vit", **other), {"architecture": {"name": "vit", "kwargs": other}}, folder)
     more = find_networks(["all", "first_vit"], folder=folder)  # a name given twice is one row
-    assert [network.name for network in more] == ["first_vit", "second_vit", "wide", "untrained 1", "untrained 2"]
+    assert [network.name for network in more] == ["first_vit", "second_vit", "wide", "untrained vit 1", "untrained vit 2"]
     assert len(more[-1].build().blocks) == 2 and len(find_networks(folder=folder, controls=False)) == 3
 
 
@@ -34,7 +34,8 @@ def test_the_control_has_fresh_weights_of_the_same_shape_each_time(tmp_path):
 def test_timm_names_stand_beside_checkpoints(tmp_path):
     pytest.importorskip("timm")
     found = find_networks(["first_vit"], ["resnet10t"], folder=tiny_checkpoints(tmp_path), pretrained=False)
-    assert [network.name for network in found] == ["first_vit", "timm/resnet10t", "untrained 1", "untrained 2"]
+    names = ["first_vit", "timm/resnet10t", "untrained vit", "untrained timm/resnet10t"]
+    assert [network.name for network in found] == names
     assert type(found[1].build()).__name__ == "TimmBackbone"
 
 

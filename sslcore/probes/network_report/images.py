@@ -32,7 +32,7 @@ class Sizes:
 SIZES = {
     "tiny": Sizes(140, (40, 20, 40), 20, (40, 20, 30)),  # to try things out
     "quick": Sizes(280, (0, 0, 0), 60, (90, 25, 60)),  # a ViT-S at 224 px on two cores
-    "standard": Sizes(408, (150, 50, 150), 120, (320, 60, 280)),  # small networks, seconds each
+    "standard": Sizes(340, (120, 40, 120), 100, (320, 60, 240)),  # small networks, seconds each
     "full": Sizes(952, (600, 200, 600), 400, (600, 150, 600)),
 }
 
