@@ -20,7 +20,8 @@ def test_all_means_all_and_one_control_a_shape(tmp_path):
     other = {**SHAPE, "depth": 2}
     save_checkpoint("wide", create_backbone("vit", **other), {"architecture": {"name": "vit", "kwargs": other}}, folder)
     more = find_networks(["all", "first_vit"], folder=folder)  # a name given twice is one row
-    assert [network.name for network in more] == ["first_vit", "second_vit", "wide", "untrained vit 1", "untrained vit 2"]
+    names = ["first_vit", "second_vit", "wide", "untrained vit 1", "untrained vit 2"]
+    assert [network.name for network in more] == names
     assert len(more[-1].build().blocks) == 2 and len(find_networks(folder=folder, controls=False)) == 3
 
 
