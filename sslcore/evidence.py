@@ -6,7 +6,8 @@ One file per notebook and scale, `chapters/NN_family/evidence/slug.cpu.json`:
      "claims": {"main": {"claim": ..., "treatment": ..., "control": ..., "metric": ..., "margin": ..., "seeds": [...],
                          "values": {arm: [one number a seed]}, "effect": ..., "interval": [low, high], "verdict": ...,
                          "images_seen": ..., "seconds": ..., "device": ..., "versions": {...}, "date": ...}},
-     "readouts": {"attention": {"metric": ..., "value": ..., "untrained": ...}, "binding": {...}}}
+     "readouts": {"attention": {"metric": ..., "value": ..., "untrained": ...}, "binding": {...}},
+     "numbers": {name: {any nesting of names: a finite number}}}       # optional: what else prose may quote
 """
 
 from __future__ import annotations
@@ -90,6 +91,17 @@ def check_evidence(where: str, data: Any) -> None:
         _check(name in READOUTS, where, f"read-out {name!r}, expected one of {', '.join(READOUTS)}")
         good = isinstance(readout, dict) and isinstance(readout.get("metric"), str) and _number(readout.get("value"))
         _check(good, where, f"read-out {name!r}: expected a metric name and a finite value, got {readout}")
+    numbers = data.get("numbers", {})
+    _check(isinstance(numbers, dict), where, "numbers: expected an object")
+    _check_numbers(f"{where}, numbers", numbers)
+
+
+def _check_numbers(where: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            _check_numbers(f"{where}.{name}", inner)
+    else:
+        _check(_number(value), where, f"expected a finite number, got {value!r}")
 
 
 def evidence_path(folder: str | Path, slug: str, scale: str) -> Path:
@@ -113,8 +125,8 @@ def load_evidence(path: str | Path) -> dict[str, Any]:
 
 
 def merge_evidence(folder: str | Path, slug: str, scale: str, *, claims: dict | None = None,
-                   readouts: dict | None = None) -> Path:
-    """Add or replace claims and read-outs in `folder/slug.scale.json`, leaving the other entries as they are."""
+                   readouts: dict | None = None, numbers: dict | None = None) -> Path:
+    """Add or replace claims, read-outs and numbers in `folder/slug.scale.json`; other entries stay as they are."""
     path = evidence_path(folder, slug, scale)
     if path.exists():
         data = load_evidence(path)
@@ -122,6 +134,8 @@ def merge_evidence(folder: str | Path, slug: str, scale: str, *, claims: dict | 
         data = {"schema": SCHEMA, "slug": slug, "scale": scale, "claims": {}, "readouts": {}}
     data["claims"].update(claims or {})
     data.setdefault("readouts", {}).update(readouts or {})
+    if numbers:
+        data.setdefault("numbers", {}).update(numbers)
     check_evidence(path.name, data)
     return write_text(path, json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 

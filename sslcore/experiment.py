@@ -232,3 +232,11 @@ def compare(
         verdict=decide(effect, (low, high), margin, higher_is_better), images_seen=images,
         seconds=round(time.perf_counter() - start, 2), slug=slug, scale=scale, key=key, **run_facts(device),
     )
+
+
+if __name__ == "__main__":
+    import sys
+
+    from sslcore.bench.command import main
+
+    sys.exit(main())

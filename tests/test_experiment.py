@@ -177,6 +177,19 @@ def test_readouts_are_merged(tmp_path):
     assert load_evidence(path)["readouts"]["binding"]["value"] == 0.7
 
 
+def test_numbers_are_merged_found_by_prose_and_finite(tmp_path):
+    from sslcore.nb.prose import look_up
+
+    path = merge_evidence(tmp_path, "look", "cpu", numbers={"board": {"mae_vit": {"binding": 0.7}}, "count": 8})
+    merge_evidence(tmp_path, "look", "cpu", numbers={"count": 9})
+    data = load_evidence(path)
+    assert look_up(data, "numbers.board.mae_vit.binding") == 0.7 and look_up(data, "numbers.count") == 9
+    for wrong in (float("nan"), "many", [1.0], None, True):
+        with pytest.raises(EvidenceError, match=r"numbers\.board\.a"):
+            merge_evidence(tmp_path, "look", "cpu", numbers={"board": {"a": wrong}})
+    assert load_evidence(path) == data
+
+
 def damage(text, how):
     data = json.loads(text)
     claim = data["claims"]["main"]

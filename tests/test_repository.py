@@ -25,7 +25,7 @@ LEVELS = (
     {"objectives", "kernels", "backbones", "views", "data"},
     {"methods", "probes"},
     {"training"},
-    {"evidence", "experiment", "experiment_report", "scoreboard", "scoreboard_entries", "hub", "checks"},
+    {"bench", "evidence", "experiment", "experiment_report", "scoreboard", "scoreboard_entries", "hub", "checks"},
     {"nb"},
 )
 TOP = LEVELS[-2]  # these may import one another; Python itself refuses a circle among their top-level imports

@@ -33,6 +33,7 @@ from sslcore.checks.probes import (
     check_rankme,
     check_uniformity,
 )
+from sslcore.checks.ranking import check_permutation_p, check_spearman
 from sslcore.checks.redundancy import check_barlow_twins, check_vicreg
 from sslcore.checks.report import CheckFailed
 from sslcore.checks.selection import check_ask_for, check_patch_selection_loss, check_spread_ratio
@@ -82,6 +83,7 @@ __all__ = [
     "check_nt_xent",
     "check_patch_selection_loss",
     "check_patchify",
+    "check_permutation_p",
     "check_prototype_usage",
     "check_push",
     "check_quadratic_probe",
@@ -93,6 +95,7 @@ __all__ = [
     "check_sieve",
     "check_sigreg",
     "check_sinkhorn_knopp",
+    "check_spearman",
     "check_spread_ratio",
     "check_supcon",
     "check_swapped_prediction",

@@ -40,6 +40,11 @@ class Setup:
             path = result.save(self.evidence_folder)
             print(f"{result.verdict}: {result.claim} (effect {result.effect:+.3f}, saved as {path.name}: {result.key})")
 
+    def record(self, name: str, numbers: dict[str, Any]) -> None:
+        """Keep further numbers (nested dicts of finite numbers) in the evidence file, for prose to quote as
+        `numbers.name....`. Raises EvidenceError for anything else."""
+        merge_evidence(self.evidence_folder, self.slug, self.scale, numbers={name: numbers})
+
     def readout(self, name: str, metric: str, value: float, **controls: float) -> None:
         """Record the attention or binding number of this notebook for the scoreboard.
 

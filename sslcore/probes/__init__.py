@@ -3,7 +3,7 @@
 from sslcore.probes.attention import attention_distance, attention_entropy, attention_maps, attention_rollout, rollout
 from sslcore.probes.attentive import AttentiveResult, attentive_probe
 from sslcore.probes.calibration import expected_calibration_error
-from sslcore.probes.cka import cka
+from sslcore.probes.cka import cka, cka_matrix
 from sslcore.probes.discovery import bounding_boxes, centre_boxes, corloc, lost, patch_keys, tokencut
 from sslcore.probes.frozen import extract, frozen
 from sslcore.probes.geometry import alignment, lidar, rankme, uniformity
@@ -11,6 +11,7 @@ from sslcore.probes.influence import token_influence
 from sslcore.probes.knn import knn_eval, knn_predict
 from sslcore.probes.linear import ProbeResult, linear_probe
 from sslcore.probes.masks import Jaccard, dino_jaccard, mass_threshold
+from sslcore.probes.network_report import NetworkReport, report
 from sslcore.probes.pca_maps import PatchPCA, patch_pca
 from sslcore.probes.same_object import (
     BindingReport,
@@ -28,6 +29,7 @@ __all__ = [
     "AttentiveResult",
     "BindingReport",
     "Jaccard",
+    "NetworkReport",
     "Pairs",
     "PatchPCA",
     "ProbeResult",
@@ -43,6 +45,7 @@ __all__ = [
     "bounding_boxes",
     "centre_boxes",
     "cka",
+    "cka_matrix",
     "corloc",
     "dino_jaccard",
     "expected_calibration_error",
@@ -57,6 +60,7 @@ __all__ = [
     "patch_keys",
     "patch_pca",
     "rankme",
+    "report",
     "rollout",
     "same_object_probe",
     "sample_pairs",

@@ -28,10 +28,15 @@ class AttentivePool(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, num_classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        # Scores and values are linear in the tokens, so the D x D products act on H rows an image, not on N: the key
+        # projection moves to the query (its bias adds one number to all scores of a head, which softmax ignores), the
+        # value projection behind the weighted mean (the weights sum to 1).
         heads, depth = self.query.shape
-        key, value = (layer(tokens).unflatten(-1, (heads, depth)) for layer in (self.key, self.value))
-        weights = (torch.einsum("hd,bnhd->bhn", self.query, key) / depth**0.5).softmax(-1)
-        return self.head(self.norm(torch.einsum("bhn,bnhd->bhd", weights, value).flatten(1)))
+        query = torch.einsum("hd,hde->he", self.query, self.key.weight.unflatten(0, (heads, depth)))
+        weights = (tokens @ query.T / depth**0.5).softmax(1)
+        means = weights.transpose(1, 2) @ tokens
+        pooled = torch.einsum("bhe,hde->bhd", means, self.value.weight.unflatten(0, (heads, depth))).flatten(1)
+        return self.head(self.norm(pooled + self.value.bias))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -46,3 +48,33 @@ def cka(first: Tensor, second: Tensor, unbiased: bool = False) -> float:
         own = (x.T @ x).square().sum() * (y.T @ y).square().sum()
     require(bool(own > 0), "cka: expected features that vary over the inputs, got a constant set or too few rows")
     return float(cross / torch.sqrt(own))
+
+
+def cka_matrix(features: Sequence[Tensor], unbiased: bool = False) -> Tensor:
+    """CKA of every pair of representations of the same n inputs: m x (n, D_i) -> (m, m), float64, ones on the diagonal.
+
+    The same numbers as `cka`, from one Gram matrix a representation and three products for all pairs.
+    Raises ValueError as `cka` does, or for an empty list.
+    """
+    require(len(features) > 0, "features: expected at least one representation, got none")
+    least = 4 if unbiased else 2
+    grams = []
+    for number, rows in enumerate(features):
+        check_rows(f"features {number}", rows, least)
+        same = len(rows) == len(features[0])
+        require(same, f"rows: expected the same inputs, got {len(rows)} and {len(features[0])}")
+        centred = rows.double() - rows.double().mean(0)
+        grams.append(centred @ centred.T)
+    stack = torch.stack(grams)
+    count = stack.shape[1]
+    if unbiased:
+        stack.diagonal(dim1=1, dim2=2).zero_()
+    flat = stack.flatten(1)
+    energy = flat @ flat.T
+    if unbiased:
+        sums = stack.sum(2)
+        totals = sums.sum(1)
+        energy = energy + totals[:, None] * totals / ((count - 1) * (count - 2)) - 2 / (count - 2) * sums @ sums.T
+    own = energy.diagonal()
+    require(bool((own > 0).all()), "cka: expected features that vary over the inputs, got a constant set or few rows")
+    return energy / torch.sqrt(own[:, None] * own)

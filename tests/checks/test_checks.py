@@ -19,6 +19,7 @@ from tests.checks import (
     mutants_of_neighbours,
     mutants_of_pairs,
     mutants_of_prediction,
+    mutants_of_ranking,
     mutants_of_selection,
     mutants_of_sets,
 )
@@ -59,6 +60,7 @@ MUTANTS = {
     "check_nt_xent": mutants.NT_XENT,
     "check_patch_selection_loss": mutants_of_selection.SELECT,
     "check_patchify": mutants.PATCHIFY,
+    "check_permutation_p": mutants_of_ranking.PERMUTATION,
     "check_prototype_usage": mutants.USAGE,
     "check_push": mutants_of_granular.PUSH,
     "check_quadratic_probe": mutants.QUADRATIC,
@@ -67,6 +69,7 @@ MUTANTS = {
     "check_residual_share": mutants_of_sets.RESIDUAL,
     "check_regnet_widths": mutants.WIDTHS,
     "check_same_object_pairs": mutants.PAIRS,
+    "check_spearman": mutants_of_ranking.SPEARMAN,
     "check_sinkhorn_knopp": mutants.SINKHORN,
     "check_swapped_prediction": mutants.SWAPPED,
     "check_sigreg": mutants_of_gaussian.SIGREG,

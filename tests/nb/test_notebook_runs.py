@@ -153,8 +153,9 @@ def test_setup_saves_claims_and_readouts(tmp_path, monkeypatch, capsys):
     arms = {"a": lambda s: 1.0 + s / 100, "b": lambda s: 0.5}
     lesson.save(compare(arms, (0, 1, 2), claim="a beats b", treatment="a", control="b", margin=0))
     lesson.readout("binding", "AUROC", torch.tensor(0.7), untrained=0.5)
+    lesson.record("board", {"a": {"binding": 0.7}})
     data = load_evidence(tmp_path / "look.cpu.json")
-    assert data["claims"]["main"]["verdict"] == "holds"
+    assert data["claims"]["main"]["verdict"] == "holds" and data["numbers"] == {"board": {"a": {"binding": 0.7}}}
     assert data["readouts"]["binding"] == {"metric": "AUROC", "value": pytest.approx(0.7), "untrained": 0.5}
     assert "holds: a beats b" in capsys.readouterr().out
     other = compare(arms, (0, 1, 2), claim="c", treatment="a", control="b", margin=0, slug="seer")

@@ -40,6 +40,19 @@ def test_starts_as_the_mean_and_counts_its_parameters():
     assert size == 8 + 2 * (64 + 8) + 16 + 2 * 8 + 2
 
 
+def test_the_short_cut_equals_keys_and_values_of_every_token():
+    torch.manual_seed(0)
+    pool = AttentivePool(12, 3, 4)
+    torch.nn.init.normal_(pool.query)
+    tokens = torch.randn(5, 7, 12)
+    key, value = (layer(tokens).unflatten(-1, (4, 3)) for layer in (pool.key, pool.value))
+    rows = []
+    for head in range(4):
+        weights = (key[:, :, head] @ pool.query[head] / 3**0.5).softmax(1)
+        rows.append((weights[..., None] * value[:, :, head]).sum(1))
+    torch.testing.assert_close(pool(tokens), pool.head(pool.norm(torch.cat(rows, 1))))
+
+
 def test_same_seed_same_result():
     train, val = marked(60, 5), marked(40, 6)
     first, second = (attentive_probe(train, val, val, epochs=2, seed=3) for _ in range(2))

@@ -7,7 +7,7 @@ import itertools
 import pytest
 import torch
 
-from sslcore.probes.cka import cka, hsic_unbiased
+from sslcore.probes.cka import cka, cka_matrix, hsic_unbiased
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -60,3 +60,21 @@ def test_hsic_is_the_average_over_distinct_index_tuples():
 def test_bad_input_is_named(first, second, unbiased, message):
     with pytest.raises(ValueError, match=message):
         cka(first, second, unbiased)
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+def test_the_matrix_holds_cka_of_every_pair(unbiased):
+    features = [torch.randn(30, width) + 5 for width in (4, 12, 50)]
+    features.append(features[0] @ torch.randn(4, 6))
+    matrix = cka_matrix(features, unbiased)
+    for first, second in itertools.product(range(4), repeat=2):
+        assert float(matrix[first, second]) == pytest.approx(cka(features[first], features[second], unbiased), abs=1e-9)
+
+
+def test_the_matrix_refuses_what_cka_refuses():
+    with pytest.raises(ValueError, match="at least one"):
+        cka_matrix([])
+    with pytest.raises(ValueError, match="same inputs"):
+        cka_matrix([torch.randn(8, 2), torch.randn(9, 2)])
+    with pytest.raises(ValueError, match="vary"):
+        cka_matrix([torch.randn(8, 2), torch.ones(8, 2)])
