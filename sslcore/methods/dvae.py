@@ -21,7 +21,7 @@ class DVAE(Method):
 
     backbone: the encoder, any network whose patch tokens form a grid of cells of `patch_size` pixels.
     num_codes: size of the vocabulary; DALL-E's tokenizer has 8192. code_dim: width of a code's embedding.
-    end_temperature: of the Gumbel softmax, falling from 1 over `anneal` of the run; 1/16 as in DALL-E.
+    end_temperature: of the Gumbel softmax, which falls from 1 exponentially over the run; 1/16 as in DALL-E.
     beta: final weight of the kl, rising linearly over the run. hard: one-hot draws with straight-through gradients.
     Raises ValueError on sizes or temperatures that are not above 0.
     """
