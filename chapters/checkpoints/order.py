@@ -53,7 +53,8 @@ def save_decoder(name: str, decoder: nn.Module, folder: Path) -> None:
     """Weights of a decoder in half precision."""
     from safetensors.torch import save_file
 
-    save_file({k: v.detach().half().contiguous() for k, v in decoder.state_dict().items()}, folder / f"{name}.safetensors")
+    state = {key: value.detach().half().contiguous() for key, value in decoder.state_dict().items()}
+    save_file(state, folder / f"{name}.safetensors")
 
 
 def run(name: str, scale_name: str, runs: Path, folder: Path) -> None:

@@ -8,6 +8,7 @@ import torch
 from sslcore.backbones import TimmBackbone, VisionTransformer
 from sslcore.probes.same_object.agreement import attention_agreement, attention_logits, partial_correlation
 from sslcore.probes.same_object.pairs import Pairs
+from sslcore.probes.same_object.subspace import Subspace
 
 SHAPE = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
 
@@ -77,8 +78,8 @@ def test_a_head_that_compares_what_the_probe_compares_agrees_fully():
     scores = ((logits + logits.mT) / 2)[pairs.image, pairs.first, pairs.second][None]
     found = attention_agreement(backbone, [sequence], scores, pairs)
     assert found.value.shape == (1,) and float(found.value) == pytest.approx(1, abs=1e-5)
-    basis = torch.linalg.qr(torch.randn(24, 2))[0]
-    partial = attention_agreement(backbone, [sequence], scores, pairs, [basis])
+    where = Subspace(torch.linalg.qr(torch.randn(24, 2))[0], torch.zeros(24), torch.ones(24))
+    partial = attention_agreement(backbone, [sequence], scores, pairs, [where])
     assert float(partial.value) == pytest.approx(1, abs=1e-5)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslcore.backbones import VisionTransformer
+from sslcore.backbones import VisionTransformer, create_backbone
 from sslcore.probes.frozen import extract
 from sslcore.probes.same_object.curves import all_layers, layer_curves, masked_layers
 from sslcore.probes.same_object.report import SPLITS, binding_report, scene_pairs
@@ -52,3 +52,8 @@ def test_visible_tokens_stand_at_their_places_or_at_wrong_ones():
 def test_no_network_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         layer_curves({}, {})
+
+
+def test_a_conv_net_has_no_layers_of_one_shape():
+    with pytest.raises(ValueError, match="one shape"):
+        all_layers(create_backbone("resnet18"), SCENES)

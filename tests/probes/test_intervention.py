@@ -9,7 +9,14 @@ import torch
 
 from sslcore.backbones import TimmBackbone, VisionTransformer
 from sslcore.probes.same_object.fit import same_object_probe
-from sslcore.probes.same_object.intervention import EDITS, Edit, intervened, object_means, other_object
+from sslcore.probes.same_object.intervention import (
+    EDITS,
+    Edit,
+    intervened,
+    object_means,
+    other_object,
+    run_from,
+)
 from sslcore.probes.same_object.metrics import auroc
 from sslcore.probes.same_object.subspace import Subspace, probe_subspace, random_subspace
 from tests.probes.planted import coded_scenes, tokens_with_codes
@@ -138,6 +145,20 @@ def test_the_rest_of_the_network_runs_on_the_changed_tokens(network, layer):
         assert same(moved.layers[layer][:, :1], plain.layers[layer][:, :1])  # the class token is left alone
         assert same(moved.layers[layer - 1], plain.layers[layer - 1])
     assert not torch.allclose(moved.patch_tokens, plain.patch_tokens)
+
+
+@pytest.mark.parametrize("network", [lambda: VisionTransformer(**SHAPE).eval(), timm_net])
+def test_starting_in_the_middle_gives_the_same(network):
+    torch.manual_seed(0)
+    backbone, images = network(), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        plain = backbone(images, return_layers=True)
+        for layer in (0, 2, 3):
+            torch.testing.assert_close(run_from(backbone, plain.layers[layer], layer), plain.patch_tokens)
+            edit = Edit("shuffle", subspace(24, 2), 1.0, seed=4)
+            with intervened(backbone, layer, edit):
+                whole = backbone(images).patch_tokens
+            torch.testing.assert_close(run_from(backbone, plain.layers[layer], layer, edit), whole)
 
 
 def test_it_works_under_a_mask():

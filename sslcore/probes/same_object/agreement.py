@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from sslcore.probes.same_object.metrics import auroc
 from sslcore.probes.same_object.pairs import Pairs, cells
+from sslcore.probes.same_object.subspace import Subspace
 from sslcore.validate import check_rank, require
 
 
@@ -35,6 +37,12 @@ def attention_logits(backbone: nn.Module, sequence: Tensor, block: int) -> Tenso
     query, key = (getattr(attention, f"{n}_norm", nn.Identity())(x) for n, x in (("q", query), ("k", key)))
     patches = slice(backbone.num_prefix_tokens, None)
     return query[:, :, patches].float() @ key[:, :, patches].float().mT * query.shape[-1] ** -0.5
+
+
+def head_scores(backbone: nn.Module, sequence: Tensor, block: int, pairs: Pairs) -> Tensor:
+    """Attention logits of one block for pairs, mean of both directions: (H, P). A head read as a same-object score."""
+    logits = attention_logits(backbone, sequence, block)
+    return ((logits + logits.mT) / 2)[pairs.image, :, pairs.first, pairs.second].T
 
 
 class Correlation(NamedTuple):
@@ -96,25 +104,31 @@ def attention_agreement(
     layers: Sequence[Tensor],
     scores: Tensor,
     pairs: Pairs,
-    subspaces: Sequence[Tensor] | None = None,
+    subspaces: Sequence[Subspace] | None = None,
 ) -> Correlation:
     """Partial correlation of every head's attention logits with the same-object logits of the tokens it reads.
 
     layers: residual streams (B, P + N, D), one a block: what enters block l. scores (L, P): the logits of a probe
-    fitted at that layer, for these pairs. subspaces: for each layer an orthonormal basis (D, k) of the probe; then the
-    cosine of what the two tokens hold *outside* of it is regressed out beside displacement. A pair's attention is the
+    fitted at that layer, for these pairs. subspaces: for each layer the probe's Subspace; then the cosine of what the
+    two tokens hold *outside* of it is regressed out beside displacement. A pair's attention is the
     mean of both directions, as the probe is symmetric. Returns values of shape (L * H,), layer by layer.
     """
     found = []
     for block, sequence in enumerate(layers):
-        logits = attention_logits(backbone, sequence, block)
-        heads = (logits + logits.mT) / 2
-        chosen = heads[pairs.image, :, pairs.first, pairs.second].T
+        chosen = head_scores(backbone, sequence, block, pairs)
         covariates = None
         if subspaces is not None:
             tokens = sequence[:, backbone.num_prefix_tokens :]
-            rest = tokens - tokens.mean((0, 1))
-            rest = torch.nn.functional.normalize(rest - rest @ subspaces[block] @ subspaces[block].T, dim=-1)
+            basis, mean, std = subspaces[block]
+            rest = (tokens - mean) / std
+            rest = torch.nn.functional.normalize(rest - rest @ basis @ basis.T, dim=-1)
             covariates = (rest[pairs.image, pairs.first] * rest[pairs.image, pairs.second]).sum(-1)[None]
         found.append(partial_correlation(chosen, scores[block], pairs, covariates))
     return Correlation(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+
+def head_aurocs(backbone: nn.Module, layers: Sequence[Tensor], pairs: Pairs, first: int = 0) -> Tensor:
+    """AUROC (L, H) of every head's logits as same-object scores. layers: what enters blocks first, first + 1, ...,
+    (B, P + N, D) each."""
+    rows = [head_scores(backbone, sequence, first + number, pairs) for number, sequence in enumerate(layers)]
+    return torch.stack([torch.tensor([auroc(head, pairs.same) for head in heads]) for heads in rows])

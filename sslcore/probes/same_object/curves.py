@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from sslcore.probes.frozen import extract, frozen, prepare, select_layers
+from sslcore.probes.frozen import extract, frozen, prepare, run_frozen, select_layers
+from sslcore.probes.same_object.capacity import place_r2
 from sslcore.probes.same_object.fit import FittedProbe, same_object_probe
 from sslcore.probes.same_object.pairs import Pairs
 from sslcore.probes.same_object.report import SPLITS, Score, score_layers
@@ -27,14 +29,19 @@ class LayerCurve(NamedTuple):
 
 
 def all_layers(backbone: nn.Module, scenes: Sequence[object], layers: Sequence[int] | str = "all") -> dict[str, Tensor]:
-    """{"train" | "val" | "test": tokens (L, M, T, d)} of a frozen network."""
+    """{"train" | "val" | "test": tokens (L, M, T, d)} of a frozen network.
+
+    Raises ValueError for a network without layers, or whose layers differ in their tokens or width, as in a conv net.
+    """
+    for tokens in run_frozen(backbone, scenes[0].images[:1], 1, return_layers=True):
+        require(tokens.layers is not None, f"{type(backbone).__name__} returned no layers")
+        shapes = {tuple(layer.shape[1:]) for layer in tokens.layers}
+        require(len(shapes) == 1, f"{type(backbone).__name__}: expected layers of one shape, got {sorted(shapes)}")
     return {s: extract(backbone, part.images, "tokens", 64, layers) for s, part in zip(SPLITS, scenes, strict=True)}
 
 
 def part_of(fitted: FittedProbe, rows: slice) -> FittedProbe:
     """The probes of some rows as a FittedProbe of their own."""
-    import copy
-
     probe = copy.copy(fitted.probe)
     probe._parameters = {name: nn.Parameter(value[rows]) for name, value in fitted.probe.named_parameters()}
     return FittedProbe(probe, fitted.mean[rows], fitted.std[rows], fitted.val_auroc[rows])
@@ -89,3 +96,25 @@ def masked_layers(
             full = part.new_zeros(*part.shape[:2], num_tokens, part.shape[-1])
             found.append(full.scatter(2, places[None, :, :, None].expand_as(part), part))
     return torch.cat(found, 1)
+
+
+def first_blocks(backbone: nn.Module, count: int) -> nn.Module:
+    """The network up to the output of block `count`, sharing its weights: what comes later costs nothing."""
+    require(0 < count <= len(backbone.blocks), f"count: expected 1 to {len(backbone.blocks)} blocks, got {count}")
+    short = copy.copy(backbone)
+    short._modules = {**backbone._modules, "blocks": backbone.blocks[:count]}
+    return short
+
+
+def alignment_r2(backbone: nn.Module, train: Tensor, test: Tensor, misaligned: bool = False, seed: int = 0) -> float:
+    """R^2 of a linear map from embeddings under a 75 % mask to row and column: see place_r2. train, test: images."""
+    parts, places = [], []
+    for images in (train, test):
+        grid = tuple(side // backbone.patch_size for side in images.shape[-2:])
+        tokens = grid[0] * grid[1]
+        noise = torch.rand(len(images), tokens, generator=torch.Generator().manual_seed(seed))
+        ids = noise.argsort(1)[:, : tokens // 4]
+        places.append(ids.sort(1).values)
+        full = masked_layers(backbone, images, ids, [0], misaligned)
+        parts.append(full.gather(2, places[-1][None, :, :, None].expand(1, -1, -1, full.shape[-1])))
+    return float(place_r2(*parts, tuple(places), grid))

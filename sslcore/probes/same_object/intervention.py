@@ -137,3 +137,22 @@ def intervened(backbone: nn.Module, layer: int, edit: Callable[[Tensor], Tensor]
         yield backbone
     finally:
         handle.remove()
+
+
+@torch.no_grad()
+def run_from(
+    backbone: nn.Module, sequence: Tensor, layer: int, edit: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Final, normalised patch tokens (B, N, D) of a network that starts at `layer` from stored tokens.
+
+    sequence: (B, P + N, D), `layers[layer]` of the Tokens; edit: applied to its patches first. The same as a forward
+    call inside `intervened`, without the blocks before. For networks without rotary positions.
+    """
+    require(getattr(backbone, "angles", None) is None, "run_from: rotary positions are not supported")
+    prefix = backbone.num_prefix_tokens
+    if edit is not None:
+        sequence = torch.cat([sequence[:, :prefix], edit(sequence[:, prefix:])], 1)
+    for block in list(blocks_of(backbone))[layer:]:
+        output = block(sequence)
+        sequence = output[0] if isinstance(output, tuple) else output
+    return getattr(backbone, "model", backbone).norm(sequence)[:, prefix:]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.objectives import patchify
+from sslcore.probes.same_object.intervention import intervened
 from sslcore.validate import check_rank, require
 
 
@@ -24,6 +25,14 @@ def reconstruction_errors(method: nn.Module, images: Tensor, indices: Any) -> Te
         target = (target - target.mean(2, keepdim=True)) / (target.var(2, keepdim=True) + 1e-6).sqrt()
     error = (predicted - target).square().mean(2) * indices.mask
     return error.sum(1) / indices.mask.sum(1)
+
+
+def reconstruction_rise(
+    method: nn.Module, layer: int, edit: Any, images: Tensor, indices: Any, before: Tensor
+) -> Tensor:
+    """How much an Edit at one layer of the encoder raises the errors `before` of every image (B,)."""
+    with intervened(method.backbone, layer, edit):
+        return reconstruction_errors(method, images, indices) - before
 
 
 class SegmentationHead(NamedTuple):
@@ -102,12 +111,38 @@ def grouping_ari(tokens: Tensor, labels: Tensor, used: Tensor) -> Tensor:
     counts = torch.tensor([len(row[keep].unique()) for row, keep in zip(labels, used, strict=True)])
     found = grouping(tokens, used, counts.to(tokens.device))
     scores = [adjusted_rand_score(t[k].cpu(), f[k].cpu()) for t, f, k in zip(labels, found, used, strict=True)]
-    return torch.tensor(scores)
+    return torch.tensor(scores, dtype=torch.float64)
 
 
 def mean_interval(values: Tensor, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of one number an image (B,) and its 95 % bootstrap interval over images: (mean, low, high)."""
-    values = values.double()
+    """Mean of one number an image (B,) and its 95 % bootstrap interval over images: (mean, low, high); NaN left out."""
+    values = values[~values.isnan()].double()
     drawn = torch.randint(len(values), (resamples, len(values)), generator=torch.Generator().manual_seed(seed))
     low, high = torch.quantile(values[drawn].mean(1), torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return float(values.mean()), low, high
+
+
+class SceneReadout:
+    """Linear figure-ground segmentation and grouping, fitted on untouched final tokens and then held fixed.
+
+    tokens (B, N, D), labels and purity (B, N) of the training scenes. Called on final tokens of other scenes it gives,
+    a number an image, "IoU" of object and ground (mean of the two) and "ARI" of k-means of the object tokens with the
+    objects (NaN where an image has fewer than two objects in clear tokens).
+    """
+
+    def __init__(self, tokens: Tensor, labels: Tensor, purity: Tensor, min_purity: float = 0.6) -> None:
+        self.min_purity = min_purity
+        self.head = segmentation_head(tokens, self.classes(labels, purity), 2)
+        self.mean, self.std = tokens.mean((0, 1)), tokens.std((0, 1)).clamp_min(1e-6)
+
+    def classes(self, labels: Tensor, purity: Tensor) -> Tensor:
+        """1 = object, 0 = ground, -1 = no clear case."""
+        return torch.where(purity >= self.min_purity, (labels > 0).long(), -1)
+
+    def __call__(self, tokens: Tensor, labels: Tensor, purity: Tensor) -> dict[str, Tensor]:
+        classes = self.classes(labels, purity)
+        used = classes == 1
+        several = torch.tensor([len(row[keep].unique()) > 1 for row, keep in zip(labels, used, strict=True)])
+        scores = torch.full((len(tokens),), torch.nan, dtype=torch.float64)
+        scores[several] = grouping_ari(((tokens - self.mean) / self.std)[several], labels[several], used[several])
+        return {"IoU": mean_iou(self.head.predict(tokens), classes, 2), "ARI": scores}
