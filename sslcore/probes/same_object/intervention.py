@@ -53,8 +53,8 @@ class Edit:
 
     labels (B, N): ids of the tokens, for "inject" and "anti". permutation (B, N): for "shuffle"; None draws one from
     seed. match: another Subspace; each image's change is then scaled to the energy of the same edit in that subspace,
-    for controls that must not differ in size. `energy` holds, after a call, the squared size of the change over that of
-    the standardised tokens about their mean, and alpha = 0 gives the tokens back bit for bit.
+    for controls that must not differ in size. `energy` tells, after a call, the squared size of the change over that of
+    the standardised tokens about their image's mean. alpha = 0 gives the tokens back bit for bit.
     """
 
     def __init__(
@@ -72,7 +72,12 @@ class Edit:
         require(kind not in ("inject", "anti") or labels is not None, f"labels: {kind} needs the tokens' objects")
         self.kind, self.subspace, self.alpha, self.match = kind, subspace, alpha, match
         self.labels, self.permutation, self.seed = labels, permutation, seed
-        self.energy = float("nan")
+        self.sizes = [0.0, 0.0]  # squared change, and squared spread of the tokens, over all calls
+
+    @property
+    def energy(self) -> float:
+        """Share of the tokens' spread that the edit moved, over all calls so far (NaN before the first)."""
+        return self.sizes[0] / self.sizes[1] if self.sizes[1] else float("nan")
 
     def moved(self, tokens: Tensor, basis: Tensor) -> Tensor:
         """Change (B, N, D) in standardised coordinates at alpha = 1."""
@@ -105,7 +110,7 @@ class Edit:
             change = change * (wanted / size.clamp_min(1e-12)).sqrt()[:, None, None]
             size = change.square().sum((1, 2))
         spread = (standard - standard.mean(1, keepdim=True)).square().sum((1, 2))
-        self.energy = float(self.alpha**2 * size.sum() / spread.sum().clamp_min(1e-12))
+        self.sizes = [self.sizes[0] + float(self.alpha**2 * size.sum()), self.sizes[1] + float(spread.sum())]
         return tokens + self.alpha * change * self.subspace.std
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.probes.frozen import run_frozen
+from sslcore.probes.knn import knn_predict
 from sslcore.probes.same_object.agreement import head_aurocs
 from sslcore.probes.same_object.fit import FittedProbe, same_object_probe
 from sslcore.probes.same_object.intervention import EDITS, Edit, run_from
@@ -21,7 +22,7 @@ from sslcore.probes.same_object.tasks import control_subspaces
 
 class Study(NamedTuple):
     """score: same-object AUROC of the layer on twins. head: test AUROC of the next block's head that val prefers.
-    before: {"IoU" | "ARI": (B,)} of the untouched network. changes: {edit: {subspace: {"IoU" | "ARI": (B,)}}}, after
+    before: {"IoU" | "ARI" | "kNN": (B,)} of the untouched network. changes: {edit: {subspace: {outcome: (B,)}}}, after
     minus before; "random" is the mean of the random ones. energy: {edit: share of the tokens' spread that it moves}."""
 
     score: Score
@@ -66,6 +67,7 @@ def use_study(
     k: int = 8,
     alpha: float = 1.0,
     edits: Sequence[str] = EDITS,
+    pictures: object | None = None,
     seed: int = 0,
     batch_size: int = 32,
     **fit: object,
@@ -73,7 +75,8 @@ def use_study(
     """Fit a probe at `layer` on twins, edit its k first directions and equally large parts elsewhere, run the rest.
 
     scenes: train, val and test scenes with twins. Takes any network with transformer blocks without rotary positions, a
-    course backbone or timm's behind the bridge, at any image size.
+    course backbone or timm's behind the bridge, at any image size. pictures: images, masks and labels of single
+    objects; the second half is then edited and asks the untouched first half what it shows ("kNN", k = 5, mean token).
     """
     streams = {s: layer_sequences(backbone, p.images, layer, batch_size) for s, p in zip(SPLITS, scenes, strict=True)}
     prefix = backbone.num_prefix_tokens
@@ -99,13 +102,27 @@ def use_study(
         return torch.cat(parts)
 
     readout = SceneReadout(final("train"), *truth["train"])
-    before = readout(final("test"), *truth["test"])
+    if pictures is not None:
+        streams["pictures"] = layer_sequences(backbone, pictures.images, layer, batch_size)
+        truth["pictures"] = token_labels(pictures.masks, patch)
+        half = len(pictures.images) // 2
+        known, names = final("pictures")[:half].mean(1), pictures.labels
+        streams["pictures"], truth["pictures"] = streams["pictures"][half:], tuple(x[half:] for x in truth["pictures"])
+
+    def outcomes(edit: Edit | None = None) -> dict[str, Tensor]:
+        found = readout(final("test", edit), *truth["test"])
+        if pictures is not None:
+            told = knn_predict(known, names[:half], final("pictures", edit).mean(1), k=5)
+            found["kNN"] = (told == names[half:]).double()
+        return found
+
+    before = outcomes()
     changes: dict[str, dict[str, dict[str, Tensor]]] = {}
     energy = {}
 
     def change(kind: str, space: Subspace, match: Subspace | None) -> tuple[dict[str, Tensor], float]:
         edit = Edit(kind, space, alpha, truth["test"][0], match=match, seed=seed)
-        after = readout(final("test", edit), *truth["test"])
+        after = outcomes(edit)
         return {name: after[name] - before[name] for name in after}, edit.energy
 
     for kind in edits:
