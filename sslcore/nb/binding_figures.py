@@ -31,6 +31,7 @@ def plot_layer_curves(scores: Mapping[str, Sequence], names: Sequence[str], base
             ax.plot(middle, color=colour, marker="o", markersize=3)
             ax.fill_between(range(len(middle)), low, high, alpha=0.25, color=colour)
         ax.axhline(0.5, color="0.5", linewidth=0.8)
+        ax.set_xticks(range(len(scores[name])))
         ax.set_title(name, fontsize=8)
     figure.supylabel("same-object AUROC", fontsize=8)
     figure.supxlabel("layer (0 = embedding)", fontsize=8)
@@ -65,8 +66,8 @@ def plot_subspace(
     left.plot(eigenvalues, ".", markersize=4)
     left.axhline(0, color="0.5", linewidth=0.8)
     left.set(xlabel="eigenvalue number", ylabel="eigenvalue")
-    styles = {"keep": "C0-o", "remove": "C1:o", "remove, retrained": "C1-o", "random keep, retrained": "C7-^",
-              "random remove, retrained": "C7-v"}  # fmt: skip
+    styles = {"keep": "C0-o", "remove": "C1:o", "remove, retrained": "C1-o", "random keep, retrained": "C2-^",
+              "random remove, retrained": "C2--v"}  # fmt: skip
     for name, style in styles.items():
         ks, values = zip(*((k, value) for k, (value, _) in curves[name].items()), strict=True)
         right.plot(ks, values, style, markersize=4, label=name)

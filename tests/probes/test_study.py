@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sslcore.backbones import TimmBackbone, VisionTransformer
-from sslcore.data import compose_scenes, load
+from sslcore.data import load
 from sslcore.probes.same_object.study import use_study
 
 SHAPE = {"img_size": 64, "patch_size": 8, "embed_dim": 24, "depth": 3, "num_heads": 3}
@@ -33,9 +33,8 @@ def test_a_study_reports_everything(network):
 
 
 def test_alpha_zero_changes_nothing():
-    pictures = compose_scenes(60, num_objects=1, size_range=(0.4, 0.8), captions=False, seed=4)
-    settings = {"k": 4, "alpha": 0.0, "edits": ("shuffle",), "epochs": 1, "pictures": pictures}
+    settings = {"k": 4, "alpha": 0.0, "edits": ("shuffle",), "epochs": 1}
     study = use_study(VisionTransformer(**SHAPE).eval(), 2, SCENES, **settings)
-    assert study.before["kNN"].shape == (30,)
+    assert int(study.before["kNN"].isnan().sum()) == 15  # the other half asks
     for outcome in study.changes["shuffle"]["probe"].values():
         assert float(outcome.nan_to_num().abs().max()) == 0

@@ -67,7 +67,6 @@ def use_study(
     k: int = 8,
     alpha: float = 1.0,
     edits: Sequence[str] = EDITS,
-    pictures: object | None = None,
     seed: int = 0,
     batch_size: int = 32,
     **fit: object,
@@ -75,8 +74,9 @@ def use_study(
     """Fit a probe at `layer` on twins, edit its k first directions and equally large parts elsewhere, run the rest.
 
     scenes: train, val and test scenes with twins. Takes any network with transformer blocks without rotary positions, a
-    course backbone or timm's behind the bridge, at any image size. pictures: images, masks and labels of single
-    objects; the second half is then edited and asks the untouched first half what it shows ("kNN", k = 5, mean token).
+    course backbone or timm's behind the bridge, at any image size. Outcomes on test: see SceneReadout; and "kNN", the
+    share of an image's object tokens whose photo is named by the 5 nearest untouched tokens of other images (the second
+    half of the images asks the first).
     """
     streams = {s: layer_sequences(backbone, p.images, layer, batch_size) for s, p in zip(SPLITS, scenes, strict=True)}
     prefix = backbone.num_prefix_tokens
@@ -102,19 +102,17 @@ def use_study(
         return torch.cat(parts)
 
     readout = SceneReadout(final("train"), *truth["train"])
-    if pictures is not None:
-        streams["pictures"] = layer_sequences(backbone, pictures.images, layer, batch_size)
-        truth["pictures"] = token_labels(pictures.masks, patch)
-        half = len(pictures.images) // 2
-        known, names = final("pictures")[:half].mean(1), pictures.labels
-        streams["pictures"], truth["pictures"] = streams["pictures"][half:], tuple(x[half:] for x in truth["pictures"])
+    labels, purity = truth["test"]
+    half, clear = len(labels) // 2, (labels > 0) & (purity >= readout.min_purity)
+    photo = scenes[2].extras["objects"].gather(1, (labels - 1).clamp_min(0))
+    known, names = final("test")[:half][clear[:half]], photo[:half][clear[:half]]
 
     def outcomes(edit: Edit | None = None) -> dict[str, Tensor]:
-        found = readout(final("test", edit), *truth["test"])
-        if pictures is not None:
-            told = knn_predict(known, names[:half], final("pictures", edit).mean(1), k=5)
-            found["kNN"] = (told == names[half:]).double()
-        return found
+        tokens, told = final("test", edit), torch.full(labels.shape, torch.nan, dtype=torch.float64)
+        asked = clear.clone()
+        asked[:half] = False
+        told[asked] = (knn_predict(known, names, tokens[asked], k=5) == photo[asked]).double()
+        return {**readout(tokens, labels, purity), "kNN": told.nanmean(1)}
 
     before = outcomes()
     changes: dict[str, dict[str, dict[str, Tensor]]] = {}
