@@ -29,7 +29,6 @@ from sslcore.views import ViewPolicy
 RUNS = [
     "decoder_mae_vit",
     "single_mae_1700_0", "single_supervised_1000_0", "scenes_mae_1700_0", "scenes_supervised_4000_0",
-    "single_mae_1700_1", "single_supervised_1000_1", "scenes_mae_1700_1", "scenes_supervised_1000_1",
 ]  # fmt: skip
 DECODER_STEPS = 1500
 
