@@ -25,6 +25,8 @@ def plot_layer_curves(scores: Mapping[str, Sequence], names: Sequence[str], base
     figure, axes = plt.subplots(rows, columns, figsize=size, sharex=True, sharey=True, squeeze=False)
     for ax in axes.flat[len(names) :]:
         ax.set_axis_off()
+    for ax in axes.flat[max(0, len(names) - columns) : len(names)]:
+        ax.tick_params(labelbottom=True)  # the lowest panel of a column may not stand in the last row
     for ax, name in zip(axes.flat, names, strict=False):
         for shown, colour in ((baseline, "0.6"), (name, "C0")):
             low, middle, high = zip(*((s.low, s.auroc, s.high) for s in scores[shown]), strict=True)

@@ -37,7 +37,7 @@ def all_layers(backbone: nn.Module, scenes: Sequence[object], layers: Sequence[i
         require(tokens.layers is not None, f"{type(backbone).__name__} returned no layers")
         shapes = {tuple(layer.shape[1:]) for layer in tokens.layers}
         require(len(shapes) == 1, f"{type(backbone).__name__}: expected layers of one shape, got {sorted(shapes)}")
-    return {s: extract(backbone, part.images, "tokens", 64, layers) for s, part in zip(SPLITS, scenes, strict=True)}
+    return {s: extract(backbone, part.images, "tokens", 32, layers) for s, part in zip(SPLITS, scenes, strict=True)}
 
 
 def part_of(fitted: FittedProbe, rows: slice) -> FittedProbe:
@@ -77,7 +77,7 @@ def masked_layers(
     ids_keep: Tensor,
     layers: Sequence[int] | str = "all",
     misaligned: bool = False,
-    batch_size: int = 64,
+    batch_size: int = 32,
 ) -> Tensor:
     """Tokens (L, M, T, d) of a vision transformer that sees only the patches ids_keep (M, V); hidden ones are 0.
 
