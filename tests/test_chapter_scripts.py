@@ -63,3 +63,16 @@ def test_selfie_script_writes_a_checkpoint_that_loads(tmp_path):
     selfie.main(["--scale", "tiny", "--runs", str(tmp_path)])
     net = load_backbone("selfie_pool", tmp_path)
     assert net(torch.rand(1, 3, 64, 64), return_attention=True).attentions[0].shape == (1, 4, 65, 65)
+
+
+def test_order_script_trains_networks_and_keeps_decoders(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(CHAPTERS / "checkpoints")  # where the script itself finds train.py
+    order = script("checkpoints/order.py")
+    names = ["decoder_mae_vit", "single_mae_1700_0", "scenes_supervised_1000_0"]
+    where = ["--runs", str(tmp_path / "runs"), "--folder", str(tmp_path / "order")]
+    order.main(["--scale", "tiny", "--only", *names, *where])
+    decoders = {path.stem for path in (tmp_path / "order").glob("decoder_*.safetensors")}
+    assert decoders == {"decoder_mae_vit", "decoder_single_mae_1700_0"}
+    net = load_backbone("single_mae_1700_0", tmp_path / "order")
+    assert net(torch.rand(1, 3, 64, 64)).patch_tokens.shape == (1, 64, 32)
+    assert set(order.RUNS) >= set(names[:2])

@@ -21,6 +21,7 @@ from sslcore.checks.features import check_hog, check_masked_feature_loss
 from sslcore.checks.gaussian import check_epps_pulley, check_sigreg
 from sslcore.checks.granular import check_granular_nce, check_push
 from sslcore.checks.hierarchical import check_hierarchical_cross_entropy, check_kmeans
+from sslcore.checks.interventions import check_partial_correlation, check_subspace_shuffle
 from sslcore.checks.masked import check_masked_pixel_loss, check_patchify, check_random_mask
 from sslcore.checks.neighbours import check_leave_one_out, check_supcon
 from sslcore.checks.pairs import check_close_pairs, check_mined_triplet_loss
@@ -81,6 +82,7 @@ __all__ = [
     "check_next_embedding_loss",
     "check_norm_of_visible",
     "check_nt_xent",
+    "check_partial_correlation",
     "check_patch_selection_loss",
     "check_patchify",
     "check_permutation_p",
@@ -97,6 +99,7 @@ __all__ = [
     "check_sinkhorn_knopp",
     "check_spearman",
     "check_spread_ratio",
+    "check_subspace_shuffle",
     "check_supcon",
     "check_swapped_prediction",
     "check_token_influence",

@@ -110,3 +110,32 @@ def painted_scenes(num: int, seed: int, size: int = 32) -> SimpleNamespace:
             images[scene, :, top : top + height, left : left + width] = colours[scene, (placed - 1) // 2][:, None, None]
     twin_of = torch.tensor([1, 0, 3, 2]).repeat(num, 1)
     return SimpleNamespace(images=images.byte(), masks=masks, extras={"twin_of": twin_of})
+
+
+def coded_scenes(num: int, seed: int, codes: str = "fresh", rotate: bool = True) -> SimpleNamespace:
+    """tokens_with_codes with everything told: features (1, N, 32, 19), labels and kinds (N, 32), twin_of, pairs.
+
+    codes: "fresh" draws an instance code for every object of every scene; "slots" gives object k of each scene the same
+    code everywhere, in random order, as a network that numbers its objects would.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    labels = torch.randint(1, 5, (num, 32), generator=generator)
+    kinds = torch.randint(3, (num, 5), generator=generator)
+    instance = nn.functional.normalize(normal(num, 5, 6), dim=-1) * 1.5
+    if codes == "slots":
+        order = torch.rand(num, 4, generator=generator).argsort(1)
+        instance = torch.cat([torch.zeros(num, 1, 6), 1.5 * torch.eye(6)[order]], 1)
+    token_class = nn.functional.one_hot(kinds.gather(1, labels), 3).float()
+    token_code = instance.gather(1, labels[..., None].expand(-1, -1, 6))
+    x = torch.cat([token_class, token_code, 1.5 * normal(num, 32, 10)], -1)
+    x = x + 0.24 * normal(*x.shape)
+    if rotate:
+        basis = torch.randn(19, 19, generator=torch.Generator().manual_seed(99))
+        x = x @ torch.linalg.qr(basis)[0]
+    pairs = candidate_pairs(labels, torch.ones(num, 32), GRID, stratum="foreground")
+    chosen = cap_pairs(pairs, 150, generator)
+    return SimpleNamespace(features=x[None], labels=labels, kinds=kinds.gather(1, labels), objects=kinds, pairs=chosen)
