@@ -23,7 +23,20 @@ from sslcore.data import Scenes, compose_scenes, load
 from sslcore.experiment import Comparison, compare, run_facts
 from sslcore.files import chapters_folder, write_text
 from sslcore.hub import save_checkpoint
-from sslcore.methods import DINO, MAE, BEiT, LeJEPA, MaskFeat, Method, Mugs, PatchCodes, SimCLR, Supervised, SwAV
+from sslcore.methods import (
+    DINO,
+    MAE,
+    BEiT,
+    Data2Vec2,
+    LeJEPA,
+    MaskFeat,
+    Method,
+    Mugs,
+    PatchCodes,
+    SimCLR,
+    Supervised,
+    SwAV,
+)
 from sslcore.probes import binding_report, extract, knn_eval
 from sslcore.training import fit
 from sslcore.views import ViewPolicy, normalize
@@ -32,7 +45,7 @@ SLUG = "object_binding_probes"
 CROP = {"scale": (0.5, 1.0), "flip": 0.5}
 COLOUR = {"scale": (0.3, 1.0), "flip": 0.5}
 CLAIMED = ("mae", "simclr", "dino", "supervised")  # compared over seeds
-KEPT = ("swav", "mugs", "lejepa", "maskfeat", "beit")  # only checkpoints
+KEPT = ("swav", "mugs", "lejepa", "maskfeat", "beit", "data2vec2")  # only checkpoints
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ SCALES = {
         precision=dict.fromkeys(("simclr", "dino", "supervised", *KEPT), "bf16"),  # a fifth faster on some CPUs
         steps={
             "checkpoints": {"mae": 6000, "simclr": 800, "dino": 600, "supervised": 1000}
-            | {"swav": 600, "mugs": 400, "lejepa": 600, "maskfeat": 450, "beit": 1100},
+            | {"swav": 600, "mugs": 400, "lejepa": 600, "maskfeat": 450, "beit": 1100, "data2vec2": 300},
             "claims": {"mae": 450, "simclr": 110, "dino": 110, "supervised": 280},
         },
     ),
@@ -82,6 +95,7 @@ SCALES = {
     ),
 }
 LEARNING_RATES = dict.fromkeys((*CLAIMED, *KEPT), 1e-3) | dict.fromkeys(("mae", "maskfeat", "beit"), 1.5e-3)
+LEARNING_RATES["data2vec2"] = 2e-3
 
 
 def training_scenes(scale: Scale) -> Scenes:
@@ -94,14 +108,22 @@ def training_scenes(scale: Scale) -> Scenes:
     return Scenes(name="twins", split="train", images=images, masks=masks, extras={"presence": presence})
 
 
+def architecture(name: str, scale: Scale) -> dict[str, Any]:
+    """The one network; for data2vec 2.0 with small learned positions, or its targets come to say nothing but where."""
+    return {**scale.network, "pos_embed": "learned"} if name == "data2vec2" else scale.network
+
+
 def make_method(name: str, scale: Scale, num_classes: int) -> Method:
     """The objective `name` round a fresh network; weights follow torch's current seed."""
-    network = create_backbone("vit", **scale.network)
+    network = create_backbone("vit", **architecture(name, scale))
     size = network.reference_grid[0] * network.patch_size
     crop = ViewPolicy(size, jitter_probability=0.0, grayscale=0.0, **CROP)
     width, depth, heads = scale.decoder
     if name == "mae":
         return MAE(network, policy=crop, decoder_dim=width, decoder_depth=depth, decoder_heads=heads)
+    if name == "data2vec2":
+        masks = {"num_masks": 4, "momentum": 0.97, "end_momentum": 0.99, "decoder_groups": 16}
+        return Data2Vec2(network, policy=crop, **masks)
     if name == "maskfeat":
         return MaskFeat(network, policy=crop, mask_ratio=0.5)
     if name == "beit":
@@ -171,7 +193,7 @@ def run(name: str, seed: int, task: str, scale_name: str, folder: Path, data: Sc
     if task == "checkpoints" and name != "untrained":
         facts = run_facts(device)
         card = {
-            "architecture": {"name": "vit", "kwargs": scale.network},
+            "architecture": {"name": "vit", "kwargs": architecture(name, scale)},
             "training": {"method": name, "data": "photo scenes, half with twins", "seed": seed, "steps": steps,
                          "batch_size": scale.batch_size, "lr": LEARNING_RATES[name], **found},
             **facts,

@@ -20,7 +20,8 @@ class Data2Vec2(Method):
     """Contextualised targets, M masks for one pass of the teacher, a decoder of convolutions (arXiv 2212.07525).
 
     Collapse guards: the teacher follows slowly (momentum), and targets are normalised over the patches of an image
-    (instance_norm) and over channels, so that no constant can be the answer. `collapse` measures what is left.
+    (instance_norm) and over channels, so that no constant can be the answer. An answer that tells only where a patch
+    lies still can, where the network's positions are loud (sines of order one, few steps); `collapse` measures it.
     Cost: for each image one forward pass of the teacher on all patches and num_masks passes of the student on the
     visible ones. The paper's blocks normalise behind the residual; this course's networks in front of it.
 
