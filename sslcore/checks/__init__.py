@@ -46,6 +46,7 @@ from sslcore.checks.self_distillation import (
     check_update_ema,
 )
 from sslcore.checks.sparse import check_masked_latent_loss, check_norm_of_visible
+from sslcore.checks.sequences import check_cluster_mask, check_linear_scan, check_selective_scan
 
 __all__ = [
     "CheckFailed",
@@ -57,6 +58,7 @@ __all__ = [
     "check_barlow_twins",
     "check_close_pairs",
     "check_contextual_targets",
+    "check_cluster_mask",
     "check_contrastive_divergence",
     "check_data2vec_loss",
     "check_dino_loss",
@@ -73,6 +75,7 @@ __all__ = [
     "check_langevin",
     "check_leave_one_out",
     "check_masked_code_loss",
+    "check_linear_scan",
     "check_masked_feature_loss",
     "check_masked_latent_loss",
     "check_masked_pixel_loss",
@@ -94,6 +97,7 @@ __all__ = [
     "check_regnet_widths",
     "check_residual_share",
     "check_same_object_pairs",
+    "check_selective_scan",
     "check_sieve",
     "check_sigreg",
     "check_sinkhorn_knopp",

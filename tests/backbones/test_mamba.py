@@ -30,7 +30,8 @@ from sslcore.probes import binding_report, token_influence, untrained_copy
 
 def small(seed=0, **settings):
     torch.manual_seed(seed)
-    return VisionMamba(**{"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "state_dim": 3, **settings}).eval()
+    usual = {"img_size": 16, "patch_size": 4, "embed_dim": 12, "depth": 2, "state_dim": 3}
+    return VisionMamba(**{**usual, **settings}).eval()
 
 
 def numpy_block(block, x):

@@ -1,7 +1,7 @@
 """Claims about the selective scan, one test each.
 
-- It equals a NumPy loop over tokens, channels and states; every back-end gives the same values and gradients, in float32
-  to 1e-5 and on odd sizes, whatever the chunk.
+- It equals a NumPy loop over tokens, channels and states; every back-end gives the same values and gradients, in
+  float32 to 1e-5 and on odd sizes, whatever the chunk.
 - Decay 0 forgets all, decay 1 adds up; a sequence cut in two and carried on is the whole sequence; nothing later leaks.
 - Large steps do not overflow; half precision is computed in float32; second derivatives exist; bad input is refused.
 - linear_scan is that recurrence for any a and b.
