@@ -38,7 +38,7 @@ def test_cross_attention_equals_numpy():
             score = np.exp(key[open_keys][:, h] @ query[i, h] / np.sqrt(3))
             heads.append(score / score.sum() @ value[open_keys][:, h])
         rows.append(np.concatenate(heads) @ w["proj.weight"].T + w["proj.bias"])
-    torch.testing.assert_close(block(x, memory, mask).detach()[0], x[0] + torch.from_numpy(np.stack(rows)))
+    torch.testing.assert_close(block(x, memory, mask).detach()[0], x[0] + torch.from_numpy(np.stack(rows)).float())
 
 
 def test_questions_never_meet_and_the_mask_is_obeyed():

@@ -116,7 +116,7 @@ def test_four_orders_and_symmetry():
     assert [order[:2].tolist() for order in four_orders((2, 3))] == [[0, 1], [5, 4], [0, 3], [5, 2]]
     torch.manual_seed(0)
     mixer, x = MambaMixer(6, 3, directions=4), torch.randn(2, 4, 4, 6)
-    mixer.scans[1:] = [mixer.scans[0]] * 3
+    mixer.scans = torch.nn.ModuleList([mixer.scans[0]] * 4)
 
     def mixed(grid):
         return mixer(grid.flatten(1, 2), four_orders((4, 4))).view_as(grid)
@@ -205,7 +205,7 @@ def _reordered(scan, value, order):
 def test_start_of_the_weights():
     torch.manual_seed(0)
     scan = DirectedScan(400, 16)
-    step = F.softplus(scan.dt_proj.bias)
+    step = F.softplus(scan.dt_proj.bias.detach())
     assert 1e-3 <= float(step.min()) and float(step.max()) <= 0.1 + 1e-6
     assert abs(float(step.log10().mean()) + 2) < 0.1  # log-uniform: the middle is 0.01
     torch.testing.assert_close(-scan.A_log.view(400, 16)[7].exp(), -torch.arange(1.0, 17))
@@ -214,7 +214,7 @@ def test_start_of_the_weights():
     fresh = untrained_copy(net, seed=5)
     mixer = fresh.blocks[0].mixer
     assert not torch.equal(mixer.in_proj.weight, net.blocks[0].mixer.in_proj.weight)
-    assert float(F.softplus(mixer.scans[0].dt_proj.bias).max()) <= 0.1 + 1e-6
+    assert float(F.softplus(mixer.scans[0].dt_proj.bias.detach()).max()) <= 0.1 + 1e-6
 
 
 def test_course_interface():
