@@ -20,6 +20,7 @@ from sslcore.backbones import (
     cluster_order,
     create_backbone,
     four_directions,
+    scan_matrix,
     small_convnet,
 )
 from sslcore.backbones.mamba import four_orders
@@ -172,34 +173,26 @@ def test_kept_patches_in_the_order_asked_for():
 
 
 @pytest.mark.parametrize("settings", [{}, {"cluster": 2}, {"directions": 4}])
-def test_hidden_attention_is_the_scan(settings):
+def test_hidden_attention_is_what_the_block_multiplies_by(settings):
     net, images = small(**settings), torch.randn(2, 3, 16, 16)
-    matrix = net.hidden_attention(images)
-    assert matrix.shape == (2, 12, 16, 16)
     block, entering = net.blocks[-1], net(images, return_layers=True).layers[-2]
-    orders = net._embed(images, None)[2]
-    mixer, x = block.mixer, block.norm1(entering)
-    value, gate = mixer.in_proj(x).chunk(2, -1)
-    total = 0
-    for scan, order in zip(mixer.scans, orders, strict=True):
-        order = torch.arange(16) if order is None else order
-        inner = scan.coefficients(value[:, order])[0]
-        own = scan.D * inner + torch.einsum("bdts,bsd->btd", _reordered(scan, value, order), inner)
-        total = total + own[:, order.argsort()] / len(mixer.scans)
-    torch.testing.assert_close(mixer.out_proj(total * F.silu(gate)), mixer(x, orders), rtol=1e-4, atol=1e-6)
-    expected = sum(_reordered(scan, value, torch.arange(16) if order is None else order)[
-        :, :, (torch.arange(16) if order is None else order).argsort()][
-        :, :, :, (torch.arange(16) if order is None else order).argsort()]
-        for scan, order in zip(mixer.scans, orders, strict=True)) / len(mixer.scans)  # fmt: skip
-    torch.testing.assert_close(matrix, expected)
+    orders = {1: [cluster_order((4, 4), net.cluster)], 4: four_orders((4, 4))}[net.directions]
+    value, gate = block.mixer.in_proj(block.norm1(entering)).chunk(2, -1)
+    matrices, outputs = [], []
+    for scan, order in zip(block.mixer.scans, orders, strict=True):
+        inner, *coefficients = scan.coefficients(value[:, order])
+        matrix, back = scan_matrix(*coefficients), order.argsort()
+        outputs.append((torch.einsum("bdts,bsd->btd", matrix, inner) + scan.D * inner)[:, back])
+        matrices.append(matrix[:, :, back][:, :, :, back])
+    torch.testing.assert_close(net.hidden_attention(images), torch.stack(matrices).mean(0))
+    mixed = block.mixer.out_proj(torch.stack(outputs).mean(0) * F.silu(gate))
+    torch.testing.assert_close(mixed, block.mixer(block.norm1(entering), orders), rtol=1e-4, atol=1e-6)
+    seen = net.hidden_attention(images).abs().amax((0, 1)) > 0
+    order = orders[0]
+    expected = torch.ones(16, 16).bool() if net.directions == 4 else torch.ones(16, 16).bool().tril()
+    assert torch.equal(seen[order][:, order], expected)
     with pytest.raises(ValueError, match="layer: expected one of 2 layers"):
         net.hidden_attention(images, 2)
-
-
-def _reordered(scan, value, order):
-    from sslcore.backbones import scan_matrix
-
-    return scan_matrix(*scan.coefficients(value[:, order])[1:])
 
 
 def test_start_of_the_weights():
