@@ -4,16 +4,13 @@ from sslcore.backbones.attention import attention_weights
 from sslcore.backbones.conv_predictor import ConvPredictor
 from sslcore.backbones.convnets import StagedConvNet, resnet18, small_convnet
 from sslcore.backbones.create import BACKBONES, create_backbone
-from sslcore.backbones.decoder import ConvDecoder, MAEDecoder
-from sslcore.backbones.ema import ema_copy, update_ema
-from sslcore.backbones.heads import DINOHead, Prototypes, mlp
-from sslcore.backbones.patch_pool import PatchPool, residual_trunk, with_fresh_group
 from sslcore.backbones.cross_decoder import CrossDecoder, cluster_mask
-from sslcore.backbones.decoder import MAEDecoder
+from sslcore.backbones.decoder import ConvDecoder, MAEDecoder
 from sslcore.backbones.ema import ema_copy, update_ema
 from sslcore.backbones.heads import DINOHead, Prototypes, mlp
 from sslcore.backbones.mamba import VisionMamba, cluster_order, four_directions
 from sslcore.backbones.mamba_block import MambaBlock
+from sslcore.backbones.patch_pool import PatchPool, residual_trunk, with_fresh_group
 from sslcore.backbones.positions import sincos_positions
 from sslcore.backbones.regnet import regnet, regnet_widths
 from sslcore.backbones.scan import linear_scan, selective_scan
@@ -27,13 +24,11 @@ __all__ = [
     "BACKBONES",
     "ConvDecoder",
     "ConvPredictor",
-    "DINOHead",
-    "MAEDecoder",
-    "PatchPool",
     "CrossDecoder",
     "DINOHead",
     "MAEDecoder",
     "MambaBlock",
+    "PatchPool",
     "Prototypes",
     "StagedConvNet",
     "TimmBackbone",

@@ -45,8 +45,8 @@ from sslcore.checks.self_distillation import (
     check_update_center,
     check_update_ema,
 )
-from sslcore.checks.sparse import check_masked_latent_loss, check_norm_of_visible
 from sslcore.checks.sequences import check_cluster_mask, check_linear_scan, check_selective_scan
+from sslcore.checks.sparse import check_masked_latent_loss, check_norm_of_visible
 
 __all__ = [
     "CheckFailed",
@@ -57,8 +57,8 @@ __all__ = [
     "check_balanced_prior",
     "check_barlow_twins",
     "check_close_pairs",
-    "check_contextual_targets",
     "check_cluster_mask",
+    "check_contextual_targets",
     "check_contrastive_divergence",
     "check_data2vec_loss",
     "check_dino_loss",
@@ -74,8 +74,8 @@ __all__ = [
     "check_koleo",
     "check_langevin",
     "check_leave_one_out",
-    "check_masked_code_loss",
     "check_linear_scan",
+    "check_masked_code_loss",
     "check_masked_feature_loss",
     "check_masked_latent_loss",
     "check_masked_pixel_loss",

@@ -15,9 +15,8 @@ from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, t
 from sslcore.objectives.lejepa import LeJEPATerms, lejepa, slice_moments
 from sslcore.objectives.masked import masked_feature_loss, masked_pixel_loss, patchify, take_hidden, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
-from sslcore.objectives.predictive import masked_latent_loss, next_embedding_loss
 from sslcore.objectives.next_cluster import next_cluster_loss
-from sslcore.objectives.predictive import next_embedding_loss
+from sslcore.objectives.predictive import masked_latent_loss, next_embedding_loss
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.selection import patch_selection_loss
 from sslcore.objectives.self_distillation import dino_loss, ibot_patch_loss, koleo, negative_cosine, update_center

@@ -21,8 +21,8 @@ from tests.checks import (
     mutants_of_pairs,
     mutants_of_prediction,
     mutants_of_ranking,
-    mutants_of_selection,
     mutants_of_scans,
+    mutants_of_selection,
     mutants_of_sets,
 )
 
