@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from sslcore.backbones.convnets import resnet18, small_convnet
+from sslcore.backbones.mamba import VisionMamba
 from sslcore.backbones.patch_pool import patch_pool
 from sslcore.backbones.regnet import regnet
 from sslcore.backbones.timm_bridge import timm_backbone
@@ -17,11 +18,12 @@ BACKBONES = {
     "convnet": small_convnet,
     "regnet": regnet,
     "patch_pool": patch_pool,
+    "mamba": VisionMamba,
 }
 
 
 def create_backbone(name: str, **options: object) -> nn.Module:
-    """Build "vit", "resnet18", "convnet", "regnet", "patch_pool" or "timm/<model name>" with its keyword options.
+    """Build "vit", "resnet18", "convnet", "regnet", "patch_pool", "mamba" or "timm/<model name>" with its options.
 
     Raises ValueError naming the known choices for any other name.
     """

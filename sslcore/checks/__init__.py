@@ -45,6 +45,7 @@ from sslcore.checks.self_distillation import (
     check_update_center,
     check_update_ema,
 )
+from sslcore.checks.sequences import check_cluster_mask, check_linear_scan, check_selective_scan
 from sslcore.checks.sparse import check_masked_latent_loss, check_norm_of_visible
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "check_balanced_prior",
     "check_barlow_twins",
     "check_close_pairs",
+    "check_cluster_mask",
     "check_contextual_targets",
     "check_contrastive_divergence",
     "check_data2vec_loss",
@@ -72,6 +74,7 @@ __all__ = [
     "check_koleo",
     "check_langevin",
     "check_leave_one_out",
+    "check_linear_scan",
     "check_masked_code_loss",
     "check_masked_feature_loss",
     "check_masked_latent_loss",
@@ -94,6 +97,7 @@ __all__ = [
     "check_regnet_widths",
     "check_residual_share",
     "check_same_object_pairs",
+    "check_selective_scan",
     "check_sieve",
     "check_sigreg",
     "check_sinkhorn_knopp",

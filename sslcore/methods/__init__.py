@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from sslcore.methods.arm import ARM
 from sslcore.methods.barlow_twins import BarlowTwins
 from sslcore.methods.beit import BEiT
 from sslcore.methods.byol import BYOL
@@ -36,6 +37,7 @@ from sslcore.methods.vqa import VQA
 from sslcore.validate import unknown
 
 METHODS: dict[str, type[Method]] = {
+    "arm": ARM,
     "barlow_twins": BarlowTwins,
     "beit": BEiT,
     "byol": BYOL,
@@ -72,6 +74,7 @@ def create_method(name: str, backbone: nn.Module, **settings: Any) -> Method:
 
 
 __all__ = [
+    "ARM",
     "BYOL",
     "CNNJEPA",
     "DINO",

@@ -15,6 +15,7 @@ from sslcore.objectives.kmeans import Clusters, TwoLevels, kmeans, pca_whiten, t
 from sslcore.objectives.lejepa import LeJEPATerms, lejepa, slice_moments
 from sslcore.objectives.masked import masked_feature_loss, masked_pixel_loss, patchify, take_hidden, unpatchify
 from sslcore.objectives.neighbours import leave_one_out_knn, leave_one_out_votes, supcon
+from sslcore.objectives.next_cluster import next_cluster_loss
 from sslcore.objectives.predictive import masked_latent_loss, next_embedding_loss
 from sslcore.objectives.redundancy import BarlowTerms, VICRegTerms, barlow_twins, vicreg
 from sslcore.objectives.selection import patch_selection_loss
@@ -62,6 +63,7 @@ __all__ = [
     "mined_triplet_loss",
     "mugs_total",
     "negative_cosine",
+    "next_cluster_loss",
     "next_embedding_loss",
     "nt_xent",
     "patch_selection_loss",

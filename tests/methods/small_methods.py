@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from sslcore.backbones import PatchPool, Tokens, VisionTransformer, residual_trunk, small_convnet
+from sslcore.backbones import PatchPool, Tokens, VisionMamba, VisionTransformer, residual_trunk, small_convnet
 from sslcore.data.imageset import ImageSet
 from sslcore.methods import METHODS, Method, PatchCodes, create_method
 
 SMALL = {
+    "arm": {"decoder_dim": 12, "decoder_depth": 1},
     "barlow_twins": {"projector_dims": (16, 16)},
     "beit": {"tokenizer": PatchCodes(torch.randn(5, 48, generator=torch.Generator().manual_seed(3)), 4)},
     "byol": {"projector_dims": (16, 8), "momentum": 0.9},
@@ -57,7 +58,8 @@ SMALL = {
 
 
 OWN_NETWORK = {  # methods that train a network of their own kind
-    "selfie": lambda: PatchPool(residual_trunk(3, (4, 8), stem_stride=1), img_size=16, patch_size=4, depth=1)
+    "arm": lambda: VisionMamba(16, 4, 3, 12, depth=1, state_dim=4, cluster=2),
+    "selfie": lambda: PatchPool(residual_trunk(3, (4, 8), stem_stride=1), img_size=16, patch_size=4, depth=1),
 }
 
 
