@@ -84,6 +84,12 @@ class Leaderboard:
             lines.append("  ".join(cells).rstrip())
         return "\n".join(lines)
 
+    def comparable(self, x: str, y: str) -> bool:
+        """Whether two columns have a rank correlation: four trained networks with both, and values that differ."""
+        first, second = self.column(x), self.column(y)
+        both = [name for name in first if name in second]
+        return len(both) >= 4 and all(len({column[name] for name in both}) > 1 for column in (first, second))
+
     def relation(self, x: str, y: str, seed: int = 0) -> Relation:
         """Rank correlation of two columns over the trained networks that have both."""
         first, second = self.column(x), self.column(y)

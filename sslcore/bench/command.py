@@ -53,10 +53,9 @@ def bench(options: argparse.Namespace) -> None:
     networks = find_networks(checkpoints, options.timm, folder=options.folder, pretrained=not options.random_timm)
     board = run_bench(networks, options.sizes, cache)
     print(board.table(options.by))
-    if len(board.networks) >= 4:
-        for column in TRANSFER:
-            if len(board.column(column)) >= 4 and len(set(board.column(column).values())) > 1:
-                print(f"binding and {column}: {board.relation('binding', column)}")
+    for column in TRANSFER:
+        if board.comparable("binding", column):
+            print(f"binding and {column}: {board.relation('binding', column)}")
     print("CKA of the photos' features (unbiased)")
     width = max(map(len, board.cka_names))
     for name, row in zip(board.cka_names, board.cka.tolist(), strict=True):

@@ -75,8 +75,7 @@ def scatter(board: Leaderboard, x: str = "binding", y: str = "knn_photos") -> An
             if x == "binding" and "binding_low" in row:
                 ax.plot([row["binding_low"], row["binding_high"]], [second[name]] * 2, color=colour, linewidth=0.8)
     ax.set(xlabel=label(x), ylabel=label(y))
-    both = {name for name in board.networks if name in first and name in second}
-    if x != y and len(both) >= 4 and all(len({c[n] for n in both}) > 1 for c in (first, second)):
+    if x != y and board.comparable(x, y):
         ax.set_title(f"{board.relation(x, y)}", fontsize=9)
     figure.legend(loc="outside right center", fontsize=8)
     return figure

@@ -12,12 +12,12 @@ from sslcore.hub import save_checkpoint
 from sslcore.probes.network_report import Sizes
 from sslcore.probes.same_object import BindingReport, Score
 
-SHAPE = {"img_size": 64, "patch_size": 16, "embed_dim": 8, "depth": 1, "num_heads": 2}
+SHAPE = {"img_size": 64, "patch_size": 8, "embed_dim": 8, "depth": 1, "num_heads": 2}
 SMALL = Sizes(140, (0, 0, 0), 10, (40, 16, 16))
 
 
 def tiny_checkpoints(folder: Path, names: tuple[str, ...] = ("first_vit", "second_vit")) -> Path:
-    """Random networks of one shape under the given names; 16-pixel patches, so that everything is quick."""
+    """Random networks of one shape under the given names; as small as they come."""
     for number, name in enumerate(names):
         torch.manual_seed(number)
         network = create_backbone("vit", **SHAPE)

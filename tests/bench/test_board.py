@@ -96,6 +96,13 @@ def test_relations_leave_controls_and_gaps_out():
     assert rank.rho == pytest.approx(-1) and rank.n == 5
 
 
+def test_columns_without_variation_or_networks_are_not_compared():
+    board = planted_board(4)
+    assert board.comparable("binding", "knn_photos") and not board.comparable("binding", "gflops")
+    assert not board.comparable("binding", "rankme") and not planted_board(3).comparable("binding", "knn_photos")
+    assert not board.comparable("binding", "lost")
+
+
 def test_errors_come_from_intervals_and_counts():
     board = planted_board(4)
     board.facts["test_images"] = {"photos": 100}

@@ -245,7 +245,7 @@ def test_other_bad_arguments_are_named():
         report_sets(64, Sizes(20, (0, 0, 0), 12, (20, 20, 20)))
     with pytest.raises(ValueError, match="singles"):
         report_sets(64, Sizes(140, (0, 0, 0), 3, (20, 20, 20)))
-    with pytest.raises(ValueError, match="control"):
+    with pytest.raises(ValueError, match="nobody"):
         score_networks({"planted": planted_readings()}, sets(), {"planted": "nobody"})
 
 
