@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sslcore.backbones.sparse import Visibility, sparse_pass
+from sslcore.backbones.sparse import Stage, Visibility, sparse_pass
 from sslcore.backbones.tokens import Tokens, refuse_attention
 from sslcore.validate import check_float, check_positive, check_rank, require, unknown
 
@@ -26,7 +26,7 @@ class StagedConvNet(nn.Module):
 
     def __init__(self, stages: Sequence[nn.Module], in_chans: int, embed_dim: int, patch_size: int, name: str):
         super().__init__()
-        self.stages = nn.ModuleList(stages)
+        self.stages = nn.ModuleList(Stage(*stage) if type(stage) is nn.Sequential else stage for stage in stages)
         self.in_chans, self.embed_dim, self.patch_size, self.name = in_chans, embed_dim, patch_size, name
 
     def reset_parameters(self) -> None:
@@ -58,7 +58,10 @@ class StagedConvNet(nn.Module):
             x = x.contiguous(memory_format=torch.channels_last)
         layers = []
         for stage in self.stages:
-            x = stage(x) if visibility is None else sparse_pass(stage, x, visibility)
+            if visibility is None:
+                x = stage(x)
+            else:  # what is no Stage has layers without a sparse form, and that is said
+                x = stage(x, visibility) if isinstance(stage, Stage) else sparse_pass(stage, x, visibility)
             if return_layers:
                 layers.append(x.flatten(2).transpose(1, 2))
         patch_tokens = x.flatten(2).transpose(1, 2)

@@ -136,6 +136,13 @@ def sparse_pass(module: nn.Module, x: Tensor, visibility: Visibility) -> Tensor:
     return module.relu(_chain(layers, x, visibility) + shortcut)
 
 
+class Stage(nn.Sequential):
+    """A chain called as one, also with cells hidden: FSDP gathers the weights of what is called."""
+
+    def forward(self, x: Tensor, visibility: Visibility | None = None) -> Tensor:
+        return super().forward(x) if visibility is None else sparse_pass(self, x, visibility)
+
+
 def _chain(layers: list[nn.Module], x: Tensor, visibility: Visibility) -> Tensor:
     for layer, after in zip_longest(layers, layers[1:]):
         # A batch norm reads visible cells and leaves zeros elsewhere: no need to hide right in front of it.

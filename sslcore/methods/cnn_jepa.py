@@ -66,9 +66,11 @@ class CNNJEPA(Method):
         policy = mae_policy(view_size(self, batch)) if self.policy is None else self.policy
         images = policy(batch["images"], generator=generator)
         grid, drawn = self.grid(images), {"generator": generator, "device": images.device}
-        blocks = multi_block_mask(len(images), grid, **drawn)
-        scattered = random_mask(len(images), grid[0] * grid[1], self.mask_ratio, **drawn).mask
-        return images, torch.where(uniform((len(images), 1), **drawn) < self.block_probability, blocks, scattered)
+        mask = random_mask(len(images), grid[0] * grid[1], self.mask_ratio, **drawn).mask
+        if self.block_probability > 0:  # blocks need a map of more than six cells
+            chosen = uniform((len(images), 1), **drawn) < self.block_probability
+            mask = torch.where(chosen, multi_block_mask(len(images), grid, **drawn), mask)
+        return images, mask
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of the last feature map of these images."""
