@@ -105,6 +105,12 @@ def cnn_jepa() -> methods.Method:
     return methods.CNNJEPA(backbones.small_convnet(3, (32, 64, 128)), policy=CROP, momentum=0.97)
 
 
+def arm_mamba() -> methods.Method:
+    """Clusters of 2 x 2 patches, read in raster order."""
+    network = backbones.VisionMamba(SIZE, PATCH, 3, 128, 4, 8, cluster=2)
+    return methods.ARM(network, policy=CROP, decoder_dim=64, decoder_depth=1, decoder_heads=2)
+
+
 ROTARY = {"pos_embed": "rope", "init_values": 0.1}
 DECODER = {"decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2}
 RECIPES = {
@@ -116,6 +122,7 @@ RECIPES = {
     "cnn_jepa": Recipe(cnn_jepa, 300, 3e-3, "untrained_cnn_jepa", "teacher_backbone"),
     "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 105, 1e-3),
     "nepa": Recipe(lambda: methods.NEPA(vit(**ROTARY), policy=CROP), 200, 1e-3, "untrained_nepa"),
+    "arm_mamba": Recipe(arm_mamba, 100, 3e-3, "untrained_arm_mamba"),
     "simclr": Recipe(lambda: methods.SimCLR(vit(), policy=COLOUR, pool="mean", temperature=0.2), 105, 1e-3),
 }  # fmt: skip
 ARMS = (*RECIPES, *dict.fromkeys(recipe.control for recipe in RECIPES.values()))
