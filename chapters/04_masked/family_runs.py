@@ -88,8 +88,9 @@ def beit() -> methods.Method:
 
 
 def data2vec2() -> methods.Method:
-    """Four masks an image share one pass of the teacher."""
-    return methods.Data2Vec2(vit(), policy=CROP, num_masks=4, momentum=0.9, end_momentum=0.99, decoder_depth=2)
+    """Four masks an image share one pass of the teacher. Positions are learned: sines would become the target."""
+    settings = {"num_masks": 4, "momentum": 0.9, "end_momentum": 0.99, "decoder_depth": 2}
+    return methods.Data2Vec2(vit(pos_embed="learned"), policy=CROP, **settings)
 
 
 def selfie() -> methods.Method:
@@ -117,7 +118,7 @@ RECIPES = {
     "mae": Recipe(lambda: methods.MAE(vit(), policy=CROP, **DECODER), 570, 1.5e-3),
     "beit": Recipe(beit, 195, 1.5e-3),
     "maskfeat": Recipe(lambda: methods.MaskFeat(vit(), policy=CROP, mask_ratio=0.5), 195, 1.5e-3),
-    "data2vec2": Recipe(data2vec2, 150, 3e-3),
+    "data2vec2": Recipe(data2vec2, 150, 3e-3, "untrained_data2vec2"),
     "selfie": Recipe(selfie, 300, 3e-3, "untrained_selfie"),
     "cnn_jepa": Recipe(cnn_jepa, 300, 3e-3, "untrained_cnn_jepa", "teacher_backbone"),
     "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 105, 1e-3),
