@@ -115,16 +115,16 @@ def arm_mamba() -> methods.Method:
 ROTARY = {"pos_embed": "rope", "init_values": 0.1}
 DECODER = {"decoder_dim": 64, "decoder_depth": 1, "decoder_heads": 2}
 RECIPES = {
-    "mae": Recipe(lambda: methods.MAE(vit(), policy=CROP, **DECODER), 570, 1.5e-3),
-    "beit": Recipe(beit, 195, 1.5e-3),
-    "maskfeat": Recipe(lambda: methods.MaskFeat(vit(), policy=CROP, mask_ratio=0.5), 195, 1.5e-3),
-    "data2vec2": Recipe(data2vec2, 150, 3e-3, "untrained_data2vec2"),
-    "selfie": Recipe(selfie, 300, 3e-3, "untrained_selfie"),
-    "cnn_jepa": Recipe(cnn_jepa, 300, 3e-3, "untrained_cnn_jepa", "teacher_backbone"),
-    "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 105, 1e-3),
-    "nepa": Recipe(lambda: methods.NEPA(vit(**ROTARY), policy=CROP), 200, 1e-3, "untrained_nepa"),
-    "arm_mamba": Recipe(arm_mamba, 100, 3e-3, "untrained_arm_mamba"),
-    "simclr": Recipe(lambda: methods.SimCLR(vit(), policy=COLOUR, pool="mean", temperature=0.2), 105, 1e-3),
+    "mae": Recipe(lambda: methods.MAE(vit(), policy=CROP, **DECODER), 540, 1.5e-3),
+    "beit": Recipe(beit, 190, 1.5e-3),
+    "maskfeat": Recipe(lambda: methods.MaskFeat(vit(), policy=CROP, mask_ratio=0.5), 190, 1.5e-3),
+    "data2vec2": Recipe(data2vec2, 132, 3e-3, "untrained_data2vec2"),
+    "selfie": Recipe(selfie, 184, 3e-3, "untrained_selfie"),
+    "cnn_jepa": Recipe(cnn_jepa, 850, 3e-3, "untrained_cnn_jepa", "teacher_backbone"),
+    "lejepa": Recipe(lambda: methods.LeJEPA(vit(), policy=(COLOUR, COLOUR), pool="mean"), 95, 1e-3),
+    "nepa": Recipe(lambda: methods.NEPA(vit(**ROTARY), policy=CROP), 190, 1e-3, "untrained_nepa"),
+    "arm_mamba": Recipe(arm_mamba, 144, 3e-3, "untrained_arm_mamba"),
+    "simclr": Recipe(lambda: methods.SimCLR(vit(), policy=COLOUR, pool="mean", temperature=0.2), 97, 1e-3),
 }  # fmt: skip
 ARMS = (*RECIPES, *dict.fromkeys(recipe.control for recipe in RECIPES.values()))
 
