@@ -81,14 +81,14 @@ def check_attachment(fn: Callable | None = None) -> None:
 
     report = Report("attachment")
     labels = torch.tensor([[1, 1, 0, 0, 2, 2], [1, 1, 1, 0, 0, 0]])
-    parents = torch.tensor([[1, 4, 0, -1, 5, 4], [-1, 0, 0, 0, 0, 0]])
+    parents = torch.tensor([[1, 5, 0, -1, 5, 4], [-1, 0, 0, 0, 0, 0]])
     answer = fn(parents, labels, (1, 6))
     if not (isinstance(answer, tuple) and len(answer) == 2):
         raise CheckFailed(f"attachment: expected two numbers (accuracy, matched), got {answer!r}")
     report.close(answer[0], 5 / 6, "share of right parents over tokens on objects that have a parent",
                  "tokens of the background (label 0) and roots (parent -1) are not scored")
-    # Edges of the six scored tokens: lengths 1, 3, 1, 1, 1, 2 -> four times 1, once 2, once 3.
-    shares = {1: 4 / 6, 2: 1 / 6, 3: 1 / 6}
+    # Edges of the six scored tokens: lengths 1, 4, 1, 1, 1, 2. No token but the outer ones has another 4 away.
+    shares = {1: 4 / 6, 2: 1 / 6, 4: 1 / 6}
     rates = []
     for b, i in ((0, 0), (0, 1), (0, 4), (0, 5), (1, 1), (1, 2)):
         rings = {d: [j for j in (i - d, i + d) if 0 <= j < 6] for d in shares}

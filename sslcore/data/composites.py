@@ -21,24 +21,25 @@ PARTS = 3  # most parts of a body
 
 
 class Build(NamedTuple):
-    """A type of object: the outline and half width of its body, of its parts, and where they sit: (x, y), y down."""
+    """A type: outline and half width of body and parts, where parts sit (x, y; y down), colours of body and parts."""
 
     body: str
     body_size: float
     part: str
     part_size: float
     places: tuple[tuple[float, float], ...]
+    colours: tuple[str, str]
 
 
 BELOW, ABOVE = ((-0.5, 0.62), (0.5, 0.62)), ((-0.5, -0.62), (0.5, -0.62))
 BESIDE, AROUND = ((-0.74, 0.0), (0.74, 0.0)), ((0.0, -0.7), (-0.62, 0.5), (0.62, 0.5))
 TYPES = {
-    "cart": Build("square", 0.66, "disc", 0.36, BELOW),
-    "robot": Build("square", 0.6, "square", 0.3, BESIDE),
-    "cat": Build("disc", 0.66, "triangle", 0.38, ABOVE),
-    "satellite": Build("disc", 0.5, "square", 0.34, BESIDE),
-    "flower": Build("disc", 0.52, "disc", 0.34, AROUND),
-    "crystal": Build("hexagon", 0.66, "triangle", 0.4, AROUND),
+    "cart": Build("square", 0.66, "disc", 0.36, BELOW, ("red", "yellow")),
+    "robot": Build("square", 0.6, "square", 0.3, BESIDE, ("red", "white")),
+    "cat": Build("disc", 0.66, "triangle", 0.38, ABOVE, ("green", "yellow")),
+    "satellite": Build("disc", 0.5, "square", 0.34, BESIDE, ("green", "white")),
+    "flower": Build("disc", 0.52, "disc", 0.34, AROUND, ("blue", "yellow")),
+    "crystal": Build("hexagon", 0.66, "triangle", 0.4, AROUND, ("blue", "white")),
 }
 TYPE_NAMES = tuple(TYPES)
 
@@ -65,15 +66,19 @@ def packed_composites(smallest: float, largest: float, device: str) -> Sprites:
     return pack(composite_pixels().to(device), smallest, largest).to(device)
 
 
-def _inks(picked: SceneDraws) -> Tensor:
+def _inks(picked: SceneDraws, colours: str) -> Tensor:
     """(B, K, PARTS + 1) palette numbers: a body's colour, and one other colour for all of its parts."""
+    if colours == "own":
+        own = [[list(PALETTE).index(ink) for ink in build.colours] for build in TYPES.values()]
+        table = torch.tensor([[body, *[part] * PARTS] for body, part in own], device=picked.source.device)
+        return table[picked.source]
     body = (picked.variant[..., 0] * len(PALETTE)).long()
     part = (body + 1 + (picked.variant[..., 1] * (len(PALETTE) - 1)).long()) % len(PALETTE)
     return torch.cat([body[..., None], part[..., None].expand(*part.shape, PARTS)], dim=-1)
 
 
 def _paint(
-    picked: SceneDraws, ground: dict[str, Tensor], sprites: Sprites, side: int, overlap: float, background: str
+    picked: SceneDraws, ground: dict[str, Tensor], sprites: Sprites, side: int, overlap: float, looks: tuple[str, str]
 ) -> dict[str, Tensor]:
     slots = picked.size.shape[1]
     nowhere = torch.zeros(len(picked.size), 2, device=picked.size.device)
@@ -83,7 +88,7 @@ def _paint(
         for k in range(slots)
     ]
     centres = place(sprites, poses, picked.spot, side, overlap, picked.present)
-    canvas, numbers = paint(background, ground, side), _inks(picked)
+    canvas, numbers = paint(looks[0], ground, side), _inks(picked, looks[1])
     inks = palette(numbers.device)[numbers] * picked.light[:, :, None]  # (B, K, PARTS + 1, 3)
     masks = torch.zeros(len(canvas), side, side, dtype=torch.uint8, device=canvas.device)
     parts, whole = torch.zeros_like(masks), []
@@ -122,6 +127,7 @@ def compose_composites(
     size_range: tuple[float, float] = (0.4, 0.55),
     max_overlap: float = 0.0,
     background: str = "noise",
+    colours: str = "own",
     rotation: float = 15.0,
     relight: bool = True,
     seed: int = 0,
@@ -129,10 +135,11 @@ def compose_composites(
 ) -> Scenes:
     """`num` scenes of objects made of a body and two or three parts in another colour; the types are TYPES.
 
-    Which colours an object has says nothing about its type, and objects of a scene differ in type but may share
-    colours. The same arguments give the same scenes, and a longer run starts with a shorter one. num_objects: how many,
-    or (fewest, most). size_range: longer side of a whole object, as a fraction of the picture's side. The other
-    arguments are those of `compose_scenes`.
+    The objects of a scene differ in type. colours: "own" gives each type its two colours; three body colours and two
+    part colours make six types, so that neither colour alone tells the type. "free" draws both for each object, and
+    then colours say nothing about types. num_objects: how many, or (fewest, most). size_range: longer side of a whole
+    object, as a fraction of the picture's side. The other arguments are those of `compose_scenes`. The same arguments
+    give the same scenes, and a longer run starts with a shorter one.
 
     Returns Scenes: masks hold the objects (0 = background, k + 1 = slot k); extras["parts"] (N, H, W) uint8 says what
     of its object a pixel shows: 0 background, 1 body, 2 to 4 a part. Further extras: objects (N, K) type numbers, -1 =
@@ -152,6 +159,8 @@ def compose_composites(
     require(seed >= 0 and rotation >= 0, f"seed, rotation: expected none below 0, got {seed}, {rotation}")
     if background not in BACKGROUNDS:
         unknown("background", background, BACKGROUNDS)
+    if colours not in ("own", "free"):
+        unknown("colours", colours, ("own", "free"))
     sprites = packed_composites(small * img_size / 2, max(large * img_size, large * 32), str(torch.device(device)))
     pixels_at_once = 2**18 if torch.device(device).type == "cpu" else 2**25
     piece, pieces = max(1, min(CHUNK, pixels_at_once // img_size**2)), []
@@ -165,7 +174,7 @@ def compose_composites(
         for at in range(0, count, piece):
             some = SceneDraws(**{key: value[at : at + piece] for key, value in vars(picked).items()})
             part = {key: value[at : at + piece] for key, value in ground.items()}
-            pieces.append(_paint(some, part, sprites, img_size, max_overlap, background))
+            pieces.append(_paint(some, part, sprites, img_size, max_overlap, (background, colours)))
     made = {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
     return Scenes(
         name="composites",

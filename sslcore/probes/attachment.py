@@ -31,6 +31,11 @@ class Attachment:
         """Accuracy over a parent equally far away."""
         return self.accuracy - self.matched
 
+    @property
+    def kappa(self) -> float:
+        """The gain as a share of the greatest there could be: 0 as by place alone, 1 always right (Cohen's form)."""
+        return self.gain / (1 - self.matched)
+
 
 def _check(parents: Tensor, labels: Tensor) -> None:
     check_rank("parents", parents, 2)

@@ -139,13 +139,13 @@ def test_a_message_ends_with_its_sender():
     changed[:, 0] += 1
     mask[1:, 0] = False  # nobody sends to token 0, so that its own key is not read
     moved = (module.send(changed, None, None, mask).out - module.send(x, None, None, mask).out).abs().amax(-1)[0]
-    assert moved[1] > 1e-3 and float(moved[[0, 2, 3]].max()) < 1e-6
+    assert moved[1] > 1e-3 and bool((moved[[0, 2, 3]] < 1e-6).all())
 
 
 def test_a_cold_selector_is_nearly_one_hot():
     x = torch.randn(2, 50, 12)
     torch.manual_seed(0)
-    cold, warm = HeadSelector(12, 4), HeadSelector(12, 4, temperature=10.0)
+    cold, warm = HeadSelector(12, 4, 0.02), HeadSelector(12, 4, temperature=10.0)
     warm.load_state_dict(cold.state_dict())
     assert float(cold(x).amax(-1).mean()) > 0.9 and float(warm(x).amax(-1).mean()) < 0.3
     torch.testing.assert_close(cold(x).sum(-1), torch.ones(2, 50))

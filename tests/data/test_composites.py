@@ -42,7 +42,8 @@ def test_objects_differ_in_type_and_parts_in_colour(scenes):
 
 
 def test_colours_say_nothing_about_types():
-    scenes = compose_composites(3000, img_size=24, num_objects=1, size_range=(0.6, 0.8), seed=3, background="plain")
+    scenes = compose_composites(3000, img_size=24, num_objects=1, size_range=(0.6, 0.8), seed=3, background="plain",
+                                colours="free")
     table = torch.zeros(len(TYPES), 36)
     pairs = scenes.extras["colours"][:, 0, 0] * 6 + scenes.extras["colours"][:, 0, 1]
     table.index_put_((scenes.labels, pairs), torch.ones(3000), accumulate=True)
@@ -50,6 +51,18 @@ def test_colours_say_nothing_about_types():
     used = expected > 0
     statistic = float(((table - expected).square()[used] / expected[used]).sum())
     assert statistic < 145 + 3 * (2 * 145) ** 0.5  # chi-square with 5 * 29 degrees of freedom, three sigma
+
+
+def test_neither_own_colour_tells_the_type():
+    scenes = compose_composites(200, img_size=24, size_range=(0.4, 0.6), seed=3)
+    seen = {}
+    for kinds, colours in zip(scenes.extras["objects"].tolist(), scenes.extras["colours"].tolist(), strict=True):
+        for kind, pair in zip(kinds, colours, strict=True):
+            assert seen.setdefault(kind, pair) == pair
+    assert len({tuple(pair) for pair in seen.values()}) == len(TYPES)
+    for place in (0, 1):
+        shared = [pair[place] for pair in seen.values()]
+        assert min(shared.count(colour) for colour in shared) >= 2
 
 
 def test_what_is_painted_is_what_the_masks_say():
@@ -88,7 +101,8 @@ def test_sprites_are_covered_once():
         ({"num": 0}, "num"), ({"img_size": 4}, "img_size"), ({"num_objects": 7}, "num_objects"),
         ({"num_objects": (3, 2)}, "num_objects"), ({"size_range": (0.5, 0.4)}, "size_range"),
         ({"size_range": (0.05, 0.4)}, "vanish"), ({"max_overlap": 2.0}, "max_overlap"), ({"seed": -1}, "seed"),
-        ({"background": "blue"}, "unknown background"), ({"rotation": -1.0}, "rotation"),
+        ({"background": "blue"}, "unknown background"), ({"colours": "grey"}, "unknown colours"),
+        ({"rotation": -1.0}, "rotation"),
     ],
 )  # fmt: skip
 def test_bad_input(settings, message):

@@ -45,6 +45,7 @@ def test_against_loops():
         assert getattr(found, name) == pytest.approx(sum(values) / len(values)), name
     assert found.distance == pytest.approx(sum(length**0.5 for length in lengths) / len(lengths))
     assert found.tokens == len(scored) and found.gain == pytest.approx(found.accuracy - found.matched)
+    assert found.kappa == pytest.approx((found.accuracy - found.matched) / (1 - found.matched))
 
 
 def test_a_tree_of_places_gains_nothing():
@@ -67,7 +68,7 @@ def test_a_tree_of_places_gains_nothing():
 def test_a_tree_of_objects_is_always_right():
     labels = torch.tensor([[0, 1, 1, 2, 2, 2]])
     found = attachment(torch.tensor([[-1, 2, 1, 4, 3, 4]]), labels, (2, 3))
-    assert found.accuracy == 1.0 and found.tokens == 5
+    assert found.accuracy == found.kappa == 1.0 and found.tokens == 5
     assert attachment(torch.tensor([[-1, 0, 0, 0, 0, 0]]), labels, (2, 3)).accuracy == 0.0
     half = attachment(torch.tensor([[-1, 2, 0, 4, 3, 4]]), labels, (2, 3), labels == 1)
     assert half.accuracy == 0.5 and half.tokens == 2
