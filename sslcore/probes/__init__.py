@@ -24,6 +24,7 @@ from sslcore.probes.same_object import (
     sample_pairs,
     token_labels,
 )
+from sslcore.probes.tree_probe import TreeReport, dependency_masks, tree_probe
 from sslcore.probes.trees import induce_trees, maximum_arborescence, subtrees, tree_depths
 from sslcore.probes.untrained import untrained_copy
 
@@ -37,6 +38,7 @@ __all__ = [
     "PatchPCA",
     "ProbeResult",
     "SameObjectProbe",
+    "TreeReport",
     "adjusted_rand",
     "alignment",
     "attachment",
@@ -52,6 +54,7 @@ __all__ = [
     "cka",
     "cka_matrix",
     "corloc",
+    "dependency_masks",
     "dino_jaccard",
     "expected_calibration_error",
     "extract",
@@ -78,6 +81,7 @@ __all__ = [
     "token_labels",
     "tokencut",
     "tree_depths",
+    "tree_probe",
     "uniformity",
     "untrained_copy",
 ]
