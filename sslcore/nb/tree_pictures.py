@@ -35,7 +35,7 @@ def draw_tree(ax, image: Tensor, parents: Tensor, grid: tuple[int, int], labels:
             continue
         ends = [x, (parent % columns + 0.5) * width - 0.5], [y, (parent // columns + 0.5) * height - 0.5]
         if labels is None or int(labels[child]) == 0:
-            ax.plot(*ends, color="white", linewidth=0.6, alpha=0.55, zorder=2)
+            ax.plot(*ends, color="white", linewidth=0.5, alpha=0.4, zorder=2)
             continue
         inside = int(labels[child]) == int(labels[parent])
         style = dict(color=INSIDE, linestyle="-") if inside else dict(color=OUTSIDE, linestyle=(0, (2, 1)))
