@@ -120,7 +120,7 @@ def test_every_parameter_learns(images):
 
 def test_fresh_weights_open_the_gates(images):
     net = untrained_copy(_shaken(_net()))
-    assert float(net(images).messages[-1].min()) > 0.8
+    assert bool((net(images).messages[-1] > 0.8).all())
 
 
 def test_the_probes_and_methods_of_the_course_take_it(images):

@@ -48,7 +48,9 @@ def test_a_planted_block_is_found(scenes):
         copy.images = one.masks[:, None].expand(-1, 3, -1, -1).contiguous()
         painted.append(copy)
     report = tree_probe(Planted(), *painted, preprocess=lambda images: images.float() / 100)
-    assert report.block != "block 1" and report.attachment.kappa > 0.8 and report.parts > 0.7
+    assert report.block != "block 1" and report.parts > 0.7
+    # One edge must leave each of the two objects of a scene that does not hold the root: no tree does better.
+    assert report.attachment.accuracy >= 1 - 24 / report.attachment.tokens - 1e-9
     assert report.trees.shape == (12, 36) and report.depth > 0
     numbers = report.numbers()
     assert numbers["kappa"] == report.attachment.kappa and all(map(math.isfinite, numbers.values()))
