@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslcore.backbones import small_convnet
-from sslcore.data import compose_scenes, load
+from sslcore.data import compose_composites, compose_scenes, load
 from sslcore.files import chapters_folder, write_text
 from sslcore.probes import extract, knn_eval
 
@@ -89,9 +89,17 @@ def scenes_task(seed: int, quick: bool) -> Task:
     return Task(train, test)
 
 
+def composites_task(seed: int, quick: bool) -> Task:
+    """Which two of six types of composite object are there: what tells is which parts belong to which body."""
+    sets = [compose_composites(n, img_size=48, seed=2 * seed + i) for i, n in enumerate((4000, 1000))]
+    (train, test) = ((s.images, s.extras["presence"].float()) for s in sets)
+    return Task(train, test)
+
+
 GATES = {
     "fashion_mnist": Gate(fashion_task, "accuracy", 0.1, Pass(1000, 0.86, 0.03), Pass(400, 0.85, 0.02)),
     "stamps": Gate(stamps_task, "accuracy", 1 / 68, Pass(500, 0.80, 0.40), Pass(200, 0.50, 0.20)),
+    "composites": Gate(composites_task, "mean AUROC", 0.5, Pass(400, 0.95, 0.10), Pass(150, 0.90, 0.05)),
     "scenes": Gate(scenes_task, "mean AUROC", 0.5, Pass(800, 0.70, 0.10), Pass(250, 0.60, 0.05)),
 }
 

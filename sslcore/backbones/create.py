@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from sslcore.backbones.convnets import resnet18, small_convnet
+from sslcore.backbones.dependency_vit import DependencyViT
 from sslcore.backbones.mamba import VisionMamba
 from sslcore.backbones.patch_pool import patch_pool
 from sslcore.backbones.regnet import regnet
@@ -19,11 +20,12 @@ BACKBONES = {
     "regnet": regnet,
     "patch_pool": patch_pool,
     "mamba": VisionMamba,
+    "dependency_vit": DependencyViT,
 }
 
 
 def create_backbone(name: str, **options: object) -> nn.Module:
-    """Build "vit", "resnet18", "convnet", "regnet", "patch_pool", "mamba" or "timm/<model name>" with its options.
+    """Build a network of BACKBONES by its name, or "timm/<model name>", with its keyword options.
 
     Raises ValueError naming the known choices for any other name.
     """

@@ -16,6 +16,7 @@ from sslcore.checks.clustering import (
 from sslcore.checks.codes import check_gumbel_softmax, check_masked_code_loss
 from sslcore.checks.contextual import check_contextual_targets, check_data2vec_loss, check_inverse_block_mask
 from sslcore.checks.contrastive import check_info_nce, check_nt_xent
+from sslcore.checks.dependency import check_attachment, check_keep_tokens, check_reversed_weights
 from sslcore.checks.energy import check_contrastive_divergence, check_langevin
 from sslcore.checks.features import check_hog, check_masked_feature_loss
 from sslcore.checks.gaussian import check_epps_pulley, check_sigreg
@@ -52,6 +53,7 @@ __all__ = [
     "CheckFailed",
     "check_alignment",
     "check_ask_for",
+    "check_attachment",
     "check_attention_rollout",
     "check_auroc",
     "check_balanced_prior",
@@ -69,6 +71,7 @@ __all__ = [
     "check_hog",
     "check_info_nce",
     "check_inverse_block_mask",
+    "check_keep_tokens",
     "check_kmeans",
     "check_knn",
     "check_koleo",
@@ -96,6 +99,7 @@ __all__ = [
     "check_rankme",
     "check_regnet_widths",
     "check_residual_share",
+    "check_reversed_weights",
     "check_same_object_pairs",
     "check_selective_scan",
     "check_sieve",

@@ -1,6 +1,7 @@
 """Images as tensors: embedded sets, composed scenes, readers for downloaded sets and for streams."""
 
 from sslcore.data.canvas import place_on_canvas
+from sslcore.data.composites import compose_composites
 from sslcore.data.imageset import ImageSet
 from sslcore.data.label_budget import few_labels
 from sslcore.data.registry import load
@@ -13,6 +14,7 @@ __all__ = [
     "ImageSet",
     "ImageStream",
     "Scenes",
+    "compose_composites",
     "compose_scenes",
     "data_folder",
     "few_labels",

@@ -1,5 +1,6 @@
 """Read-outs of frozen networks: each is fitted on train, chosen on val, reported on test, beside its controls."""
 
+from sslcore.probes.attachment import Attachment, adjusted_rand, attachment, part_to_whole, subtree_rand
 from sslcore.probes.attention import attention_distance, attention_entropy, attention_maps, attention_rollout, rollout
 from sslcore.probes.attentive import AttentiveResult, attentive_probe
 from sslcore.probes.calibration import expected_calibration_error
@@ -23,9 +24,12 @@ from sslcore.probes.same_object import (
     sample_pairs,
     token_labels,
 )
+from sslcore.probes.tree_probe import TreeReport, dependency_masks, tree_probe
+from sslcore.probes.trees import induce_trees, maximum_arborescence, subtrees, tree_depths
 from sslcore.probes.untrained import untrained_copy
 
 __all__ = [
+    "Attachment",
     "AttentiveResult",
     "BindingReport",
     "Jaccard",
@@ -34,7 +38,10 @@ __all__ = [
     "PatchPCA",
     "ProbeResult",
     "SameObjectProbe",
+    "TreeReport",
+    "adjusted_rand",
     "alignment",
+    "attachment",
     "attention_distance",
     "attention_entropy",
     "attention_maps",
@@ -47,16 +54,20 @@ __all__ = [
     "cka",
     "cka_matrix",
     "corloc",
+    "dependency_masks",
     "dino_jaccard",
     "expected_calibration_error",
     "extract",
     "frozen",
+    "induce_trees",
     "knn_eval",
     "knn_predict",
     "lidar",
     "linear_probe",
     "lost",
     "mass_threshold",
+    "maximum_arborescence",
+    "part_to_whole",
     "patch_keys",
     "patch_pca",
     "rankme",
@@ -64,9 +75,13 @@ __all__ = [
     "rollout",
     "same_object_probe",
     "sample_pairs",
+    "subtree_rand",
+    "subtrees",
     "token_influence",
     "token_labels",
     "tokencut",
+    "tree_depths",
+    "tree_probe",
     "uniformity",
     "untrained_copy",
 ]

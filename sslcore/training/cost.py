@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sslcore.backbones import VisionTransformer
+from sslcore.backbones import DependencyViT, VisionTransformer
 from sslcore.kernels.covariance import gram_is_cheaper
 from sslcore.validate import check_positive, require, unknown
 
@@ -52,6 +52,27 @@ def vit_work(net: VisionTransformer, img_size: int, keep: float = 1.0) -> Work:
     depth = len(net.blocks)
     kept = patches * side * side * net.in_chans + depth * length * (8 * dim + 2 * hidden) + length * dim
     return Work(embed + depth * block, embed + 2 * depth * block, kept, _weights(net))
+
+
+def pruned_operations(net: VisionTransformer, img_size: int, lengths: Sequence[int]) -> float:
+    """Forward operations of one image when block l reads lengths[l] tokens (Lite.lengths without its last entry).
+
+    Counted as in vit_work, block by block. A DependencyViT pays for its two small parts too, where it has them:
+        selector = 2 L * D * H, controller = 2 L * D * D/2 + 2 L * D/2
+    The embedding reads the whole image. Sorting the tokens is left out.
+    """
+    require(len(lengths) == len(net.blocks), f"lengths: expected {len(net.blocks)}, one a block, got {len(lengths)}")
+    side, dim = net.patch_size, net.embed_dim
+    require(img_size % side == 0, f"img_size: expected a multiple of patch_size {side}, got {img_size}")
+    total = 2.0 * (img_size // side) ** 2 * side * side * net.in_chans * dim
+    for length, block in zip(lengths, net.blocks, strict=True):
+        check_positive("lengths", length)
+        total += 8 * length * dim**2 + 4 * length**2 * dim + 4 * length * dim * block.mlp.fc1.out_features
+        if isinstance(net, DependencyViT):
+            parts = [part for part in (block.attn.selector, block.attn.controller) if part is not None]
+            weights = sum(weight.numel() for part in parts for weight in part.parameters() if weight.ndim == 2)
+            total += 2 * length * weights
+    return total
 
 
 def conv_work(net: nn.Module, img_size: int, in_chans: int = 3) -> Work:
