@@ -68,10 +68,10 @@ def masked_latent_loss(
     pred, target: (B, N, D) floating point. mask: (B, N) bool, True = hidden; visible cells do not count. beta: below it
     smooth_l1 is quadratic, d**2 / (2 beta). At beta = 1, and unless some |p - t| exceeds 1, cost = 1 - cosine; none
     does where features are non-negative, as after a ReLU, and the loss then lies in [0, 1]. stop_gradient=False is the
-    ablation: targets may then move towards predictions. A zero vector has direction 0. group: processes over which
-    the batch is spread; images may hide different numbers of cells, so the mean is taken over all cells of all ranks.
-    Computed in float32 under autocast. Raises ValueError for shapes that do not fit, an empty mask, beta not above 0 or
-    NaN; TypeError for integers or a mask that is not boolean.
+    ablation: targets may then move towards predictions. A zero vector has direction 0 and costs 1/2. group: processes
+    over which the batch is spread; images may hide different numbers of cells, so the mean is over all cells of all
+    ranks. Computed in float32 under autocast. Raises ValueError for shapes that do not fit, an empty mask, beta not
+    above 0 or NaN; TypeError for integers or a mask that is not boolean.
     Source: CNN-JEPA (arXiv 2408.07514), the loss of its public code.
     """
     for name, tensor in (("pred", pred), ("target", target)):
