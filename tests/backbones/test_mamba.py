@@ -1,6 +1,7 @@
 """Claims about the vision Mamba.
 
-- The block equals a NumPy transcription that goes token by token and channel by channel.
+- The block equals a NumPy transcription that goes token by token and channel by channel, and its mixer mambapy's block
+  with the same weights, parallel scan and sequential, values and gradients.
 - One direction is causal in its order of reading, exactly; four directions see everything everywhere, and turning the
   grid by half a turn or swapping its axes turns and swaps what comes out.
 - Tokens come back in raster order; kept patches in the order asked for. The fine-tuning copy starts as it should.
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mambapy.mamba import MambaBlock as mambapy_block
+from mambapy.mamba import MambaConfig
 
 from sslcore.backbones import (
     MambaBlock,
@@ -84,6 +87,32 @@ def test_block_equals_numpy(dim, state_dim, conv_width, length):
     for row, got in zip(x, block(x).detach(), strict=True):
         torch.testing.assert_close(got, numpy_block(block, row.numpy()))
     assert block.mlp.fc2.in_features == int(8 * dim / 3)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+@pytest.mark.parametrize(("dim", "state_dim", "conv_width", "length"), [(24, 5, 4, 13), (16, 16, 2, 32), (40, 1, 3, 1)])
+def test_mixer_equals_mambapys_block(parallel, dim, state_dim, conv_width, length):
+    torch.manual_seed(1)
+    ours = MambaMixer(dim, state_dim, conv_width)
+    (scan,) = ours.scans
+    config = MambaConfig(dim, 1, scan.dt_rank, state_dim, 1, d_conv=conv_width, pscan=parallel)
+    theirs = mambapy_block(config)
+    pairs = {"in_proj": ours.in_proj, "conv1d": scan.conv, "x_proj": scan.x_proj, "dt_proj": scan.dt_proj,
+             "out_proj": ours.out_proj}  # fmt: skip
+    for name, layer in pairs.items():
+        getattr(theirs, name).load_state_dict(layer.state_dict())
+    theirs.A_log.data.copy_(scan.A_log.view(dim, state_dim))
+    theirs.D.data.copy_(scan.D)
+    x, other = torch.randn(2, length, dim, requires_grad=True), torch.randn(2, length, dim)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-6)
+    found, expected = (torch.autograd.grad((net(x) * other).sum(), [x, *net.parameters()]) for net in (ours, theirs))
+    mine = dict(zip([name for name, _ in ours.named_parameters()], found[1:], strict=True))
+    their = dict(zip([name for name, _ in theirs.named_parameters()], expected[1:], strict=True))
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-4, atol=1e-6)
+    for name in ("in_proj.weight", "out_proj.weight"):
+        torch.testing.assert_close(mine[name], their[name], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mine["scans.0.A_log"].view(dim, -1), their["A_log"], rtol=1e-4, atol=1e-5)
+    assert len(mine) == len(their)
 
 
 @pytest.mark.parametrize("cluster", [1, 2, 4])
