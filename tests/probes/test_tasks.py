@@ -55,7 +55,8 @@ def test_blind_features_and_baselines():
     tokens = {split: part[None] for split, part in blind["colour"].items()}
     pairs = scene_pairs(SCENES[2], 8, (8, 8), 0)
     found = baselines(tokens, SCENES, {"twins": pairs}, 8)
-    assert set(found) == {"class, twins", "identity, twins", "permuted ids, fresh", "permuted ids, by heart"}
+    ladder = {f"{kind}, twins" for kind in ("additive", "diagonal", "quadratic", "lowrank", "shuffled labels")}
+    assert set(found) == ladder | {"class, twins", "identity, twins", "permuted ids, fresh", "permuted ids, by heart"}
     assert all(low <= value <= high for value, (low, high) in found.values())
     assert found["permuted ids, by heart"][0] > found["permuted ids, fresh"][0]
 
