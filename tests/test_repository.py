@@ -232,7 +232,7 @@ def test_no_machine_paths():
     # Tests of the path cleaning must name such paths; outputs of notebooks hold pictures in base64.
     named = []
     for path in [*tops, *nested]:
-        if path.suffix not in kinds or "__pycache__" in path.parts or path.name.startswith("test_"):
+        if path.suffix not in kinds or "__pycache__" in path.parts or path.name.startswith(("test_", ".coverage")):
             continue
         text = re.sub(r'"image/(?:png|jpeg)": "[^"]*"', "", path.read_text(encoding="utf-8"))
         named += [f"{path.relative_to(ROOT)}: {found}" for found in _MACHINE_PATH.findall(text)]
