@@ -68,7 +68,7 @@ COLOUR = ViewPolicy(SIZE, scale=(0.3, 1.0), flip=0.5)
 
 @dataclass(frozen=True)
 class Recipe:
-    """make: a fresh method; steps: about a minute on one core, see --time; lr: as in the method's notebook.
+    """make: a fresh method; steps: about a minute on one core, see --time; lr: by hand, not tuned.
 
     control: the untrained network to compare with; a method whose network differs from the shared one has its own.
     read: the part of the method that is read out.
