@@ -3,21 +3,23 @@
     python data_scripts/download.py cifar10 [--archive FILE] [--keep]
     python data_scripts/download.py imagenette --size 128
 
-Archives come from the addresses torchvision uses, are checked by SHA-256, read in memory and turned into plain arrays
-in the data folder ($SSLCORE_DATA, else ./data if there is one, else ~/.cache/sslcore), from where `sslcore.data.load`
-reads them. Sizes to download: 170 MB, 169 MB, 2.6 GB, 99 MB.
+Archives come from the addresses torchvision names. torchvision's own downloads neither go on after a break nor check
+SHA-256, so both are done here; then its data sets read the files, and plain arrays of them are left in the data folder
+($SSLCORE_DATA, else ./data if there is one, else ~/.cache/sslcore), from where `sslcore.data.load` reads them. Sizes to
+download: 170 MB, 169 MB, 2.6 GB, 99 MB; unpacking needs up to twice as much for a while.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from fetching import download, members
-from restricted_pickle import load_arrays
+from PIL import Image, ImageOps
+from torchvision import datasets
 
 from sslcore.data.downloaded import IMAGENETTE_FOLDERS, array_file
 from sslcore.data.storage import data_folder
@@ -53,50 +55,47 @@ SOURCES = {
 Arrays = dict[str, dict[str, np.ndarray]]
 
 
-def cifar(archive: Path, key: str) -> Arrays:
-    """CIFAR's pickled batches: data (n, 3072) in planes, labels under `key`."""
-    parts: dict[str, list[tuple[str, dict]]] = {"train": [], "test": []}
+def unpack(archive: Path, folder: Path) -> None:
+    """Write the files of an archive below `folder`; `members` has refused whatever would land elsewhere."""
     for path, content in members(archive):
-        name = path.rpartition("/")[2]
-        if name.startswith(("data_batch", "train", "test")):
-            parts["test" if name.startswith("test") else "train"].append((name, load_arrays(content, "latin1")))
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+
+
+def cifar(name: str, folder: Path) -> Arrays:
+    """torchvision compares the MD5 of every batch before it unpickles one."""
+    reader = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
     made = {}
-    for split, batches in parts.items():
-        ordered = [batch for _, batch in sorted(batches, key=lambda pair: pair[0])]
-        images = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in ordered]).reshape(-1, 3, 32, 32)
-        made[split] = {"images": images, "labels": np.concatenate([np.asarray(b[key], np.uint8) for b in ordered])}
+    for split in ("train", "test"):
+        found = reader(folder, train=split == "train")
+        made[split] = {"images": found.data.transpose(0, 3, 1, 2), "labels": np.array(found.targets, np.uint8)}
     return made
 
 
-def stl10(archive: Path) -> Arrays:
-    """STL-10's raw files: images column by column, labels from 1."""
-    made: Arrays = {"train": {}, "test": {}, "unlabeled": {}}
-    for path, content in members(archive):
-        split, _, kind = path.rpartition("/")[2].removesuffix(".bin").partition("_")
-        if kind == "X" and split in made:
-            made[split]["images"] = np.frombuffer(content, np.uint8).reshape(-1, 3, 96, 96).swapaxes(2, 3)
-        elif kind == "y" and split in made:
-            made[split]["labels"] = np.frombuffer(content, np.uint8) - 1
+def stl10(folder: Path) -> Arrays:
+    """100 000 of its images have no label."""
+    made: Arrays = {}
+    for split in ("train", "test", "unlabeled"):
+        found = datasets.STL10(folder, split)
+        made[split] = {"images": found.data} | ({} if split == "unlabeled" else {"labels": found.labels})
     return made
 
 
-def imagenette(archive: Path, size: int) -> Arrays:
-    """Imagenette's JPEG files: shorter side to `size`, middle square."""
-    from PIL import Image, ImageOps
+def imagenette(folder: Path, size: int) -> Arrays:
+    """JPEG files, shorter side to `size`, middle square; the published val is our test."""
 
-    made: dict[str, tuple[list, list]] = {"train": ([], []), "test": ([], [])}
-    for path, content in members(archive):
-        parts = path.split("/")
-        if len(parts) != 4 or parts[2] not in IMAGENETTE_FOLDERS or not path.endswith(".JPEG"):
-            continue
-        picture = ImageOps.fit(Image.open(io.BytesIO(content)).convert("RGB"), (size, size), Image.Resampling.BICUBIC)
-        images, labels = made["test" if parts[1] == "val" else "train"]
-        images.append(np.asarray(picture).transpose(2, 0, 1))
-        labels.append(IMAGENETTE_FOLDERS.index(parts[2]))
-    return {
-        split: {"images": np.stack(images), "labels": np.array(labels, np.uint8)}
-        for split, (images, labels) in made.items()
-    }
+    def square(picture: Image.Image) -> np.ndarray:
+        return np.asarray(ImageOps.fit(picture, (size, size), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+
+    made: Arrays = {}
+    for split, published in (("train", "train"), ("test", "val")):
+        found = datasets.Imagenette(folder, published, "160px", transform=square)
+        if tuple(found.wnids) != IMAGENETTE_FOLDERS:
+            raise SystemExit(f"{published}: expected the folders {IMAGENETTE_FOLDERS}, got {found.wnids}")
+        images, labels = zip(*found, strict=True)
+        made[split] = {"images": np.stack(images), "labels": np.array(labels, np.uint8)}
+    return made
 
 
 def save(name: str, arrays: Arrays) -> None:
@@ -125,12 +124,19 @@ def main() -> int:
         if (found := sha256(archive)) != source.sha256:
             raise SystemExit(f"{archive}: expected SHA-256 {source.sha256}, got {found}")
     readers = {
-        "cifar10": lambda: cifar(archive, "labels"),
-        "cifar100": lambda: cifar(archive, "fine_labels"),
-        "stl10": lambda: stl10(archive),
-        "imagenette": lambda: imagenette(archive, arguments.size),
+        "cifar10": lambda folder: cifar("cifar10", folder),
+        "cifar100": lambda folder: cifar("cifar100", folder),
+        "stl10": stl10,
+        "imagenette": lambda folder: imagenette(folder, arguments.size),
     }
-    save(arguments.name, readers[arguments.name]())
+    data_folder().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=data_folder()) as folder:
+        unpack(archive, Path(folder))
+        try:
+            arrays = readers[arguments.name](Path(folder))
+        except (RuntimeError, OSError) as error:  # torchvision: a file is missing or its MD5 differs
+            raise SystemExit(f"{archive}: not the files torchvision expects ({error})") from error
+        save(arguments.name, arrays)
     if arguments.archive is None and not arguments.keep:
         archive.unlink()
     return 0

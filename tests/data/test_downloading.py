@@ -163,36 +163,64 @@ def test_a_pickle_of_python_2_is_read():
     assert record["data"].tolist() == [[0, 1, 2], [253, 254, 255]] and record["labels"] == [7]
 
 
-def cifar_archive(tmp_path):
+@pytest.fixture
+def any_content(monkeypatch):
+    """torchvision's readers without their MD5 sums: the archives here are made up."""
+    for reader in (script.datasets.CIFAR10, script.datasets.CIFAR100, script.datasets.STL10):
+        for files in ("train_list", "test_list"):
+            monkeypatch.setattr(reader, files, [[name, None] for name, _ in getattr(reader, files)])
+        if hasattr(reader, "meta"):
+            monkeypatch.setattr(reader, "meta", reader.meta | {"md5": None})
+
+
+def cifar_archive(tmp_path, name="cifar10"):
+    """As published: pickled batches, and a table of class names."""
     generator = np.random.default_rng(1)
-
-    def batch(count, start):
-        return {
-            "data": generator.integers(0, 256, (count, 3072), dtype=np.uint8),
-            "labels": [(start + i) % 10 for i in range(count)],
+    reader = {"cifar10": script.datasets.CIFAR10, "cifar100": script.datasets.CIFAR100}[name]
+    classes, key = len(CLASSES[name]), {"cifar10": "labels", "cifar100": "fine_labels"}[name]
+    batches = {
+        file: {
+            "data": generator.integers(0, 256, (20, 3072), dtype=np.uint8),
+            key: [(start + i) % classes for i in range(20)],
         }
-
-    batches = {f"cifar-10-batches-py/data_batch_{i}": batch(20, i) for i in (2, 1)} | {
-        "cifar-10-batches-py/test_batch": batch(10, 0)
+        for start, (file, _) in enumerate(reader.train_list + reader.test_list)
     }
-    entries = [(name, pickle.dumps(value, protocol=4), tarfile.REGTYPE) for name, value in batches.items()]
-    return batches, tar(tmp_path, *entries, ("cifar-10-batches-py/readme.html", b"hello", tarfile.REGTYPE))
+    stored = batches | {reader.meta["filename"]: {reader.meta["key"]: CLASSES[name]}}
+    entries = [
+        (f"{reader.base_folder}/{file}", pickle.dumps(value, protocol=4), tarfile.REGTYPE)
+        for file, value in reversed(stored.items())
+    ]
+    return batches, tar(tmp_path, *entries, (f"{reader.base_folder}/readme.html", b"hello", tarfile.REGTYPE))
 
 
-def test_cifar_from_archive_to_imageset(tmp_path, monkeypatch, capsys):
+def run_script(monkeypatch, name, archive):
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    monkeypatch.setitem(script.SOURCES, name, script.Source("http://127.0.0.1:9/none", digest))
+    monkeypatch.setattr("sys.argv", ["download.py", name, "--archive", str(archive)])
+    return script.main()
+
+
+def test_addresses_are_torchvisions():
+    for name, reader in (("cifar10", "CIFAR10"), ("cifar100", "CIFAR100"), ("stl10", "STL10")):
+        theirs = getattr(script.datasets, reader)
+        assert script.SOURCES[name].url.partition("://")[2] == theirs.url.partition("://")[2]
+        assert script.SOURCES[name].url.endswith(theirs.filename)
+    assert script.SOURCES["imagenette"].url == script.datasets.Imagenette._ARCHIVES["160px"][0]
+
+
+def test_cifar_from_archive_to_imageset(tmp_path, monkeypatch, any_content):
     monkeypatch.setenv("SSLCORE_DATA", str(tmp_path / "store"))
     with pytest.raises(FileNotFoundError, match="download.py cifar10"):
         load("cifar10")
     batches, archive = cifar_archive(tmp_path)
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
-    monkeypatch.setitem(script.SOURCES, "cifar10", script.Source("http://127.0.0.1:9/none", digest))
-    monkeypatch.setattr("sys.argv", ["download.py", "cifar10", "--archive", str(archive)])
-    assert script.main() == 0
+    assert run_script(monkeypatch, "cifar10", archive) == 0
+    assert [path.name for path in (tmp_path / "store").iterdir()] == ["cifar10"], "what was unpacked is gone"
     both, train, val, test = (load("cifar10", split) for split in ("train+val", "train", "val", "test"))
-    assert (len(both), len(train), len(val), len(test)) == (40, 36, 4, 10)
-    first = batches["cifar-10-batches-py/data_batch_1"]
+    assert (len(both), len(train), len(val), len(test)) == (100, 90, 10, 20)
+    first = batches["data_batch_1"]
     assert np.array_equal(both.images[0].numpy(), first["data"][0].reshape(3, 32, 32))
     assert both.labels[:20].tolist() == first["labels"] and val.labels[0] == both.labels[9]
+    assert np.array_equal(test.images[3].numpy(), batches["test_batch"]["data"][3].reshape(3, 32, 32))
     with pytest.raises(ValueError, match="test, train, train"):
         load("cifar10", "unlabeled")
     whole = array_file("cifar10", "test").read_bytes()
@@ -205,35 +233,61 @@ def test_cifar_from_archive_to_imageset(tmp_path, monkeypatch, capsys):
         script.main()
 
 
-def test_stl10_layout(tmp_path):
+def test_cifar100_has_fine_labels(tmp_path, monkeypatch, any_content):
+    monkeypatch.setenv("SSLCORE_DATA", str(tmp_path / "store"))
+    batches, archive = cifar_archive(tmp_path, "cifar100")
+    assert run_script(monkeypatch, "cifar100", archive) == 0
+    assert load("cifar100", "test").labels.tolist() == batches["test"]["fine_labels"]
+
+
+def test_a_batch_with_other_content_is_not_unpickled(tmp_path, monkeypatch):
+    """Its MD5 is compared first; nothing is left behind."""
+    monkeypatch.setenv("SSLCORE_DATA", str(tmp_path / "store"))
+    entries = [("cifar-10-batches-py/data_batch_1", pickle.dumps(Hostile()), tarfile.REGTYPE)]
+    with pytest.raises(SystemExit, match="not the files torchvision expects"):
+        run_script(monkeypatch, "cifar10", tar(tmp_path, *entries))
+    assert not list((tmp_path / "store").iterdir())
+
+
+def test_stl10_layout(tmp_path, monkeypatch, any_content):
     """STL-10 stores columns first and counts labels from 1."""
-    picture = np.zeros((2, 3, 96, 96), np.uint8)
+    monkeypatch.setenv("SSLCORE_DATA", str(tmp_path / "store"))
+    picture = np.zeros((10, 3, 96, 96), np.uint8)
     picture[0, 1, 5, 70], picture[1, 2, 90, 3] = 200, 100
-    stored = picture.swapaxes(2, 3).tobytes()
+    stored, labels = picture.swapaxes(2, 3).tobytes(), bytes([1, 10] * 5)
     entries = [(f"stl10_binary/{split}_X.bin", stored, tarfile.REGTYPE) for split in ("train", "test", "unlabeled")]
-    entries += [(f"stl10_binary/{split}_y.bin", bytes([1, 10]), tarfile.REGTYPE) for split in ("train", "test")]
-    made = script.stl10(tar(tmp_path, *entries, ("stl10_binary/class_names.txt", b"airplane", tarfile.REGTYPE)))
-    assert all(np.array_equal(made[split]["images"], picture) for split in ("train", "test", "unlabeled"))
-    assert made["train"]["labels"].tolist() == [0, 9] and "labels" not in made["unlabeled"]
+    entries += [(f"stl10_binary/{split}_y.bin", labels, tarfile.REGTYPE) for split in ("train", "test")]
+    archive = tar(tmp_path, *entries, ("stl10_binary/class_names.txt", b"airplane", tarfile.REGTYPE))
+    assert run_script(monkeypatch, "stl10", archive) == 0
+    for split in ("train+val", "test", "unlabeled"):
+        assert np.array_equal(load("stl10", split).images.numpy(), picture)
+    assert load("stl10", "test").labels.tolist() == [0, 9] * 5 and load("stl10", "unlabeled").labels is None
 
 
-def test_imagenette_layout(tmp_path):
+def test_imagenette_layout(tmp_path, monkeypatch):
     from PIL import Image
+
+    monkeypatch.setenv("SSLCORE_DATA", str(tmp_path / "store"))
 
     def jpeg(width, height, grey):
         file = io.BytesIO()
         Image.new("RGB", (width, height), (grey, grey, grey)).save(file, "JPEG")
         return file.getvalue()
 
-    entries = [
-        (f"imagenette2-160/train/{IMAGENETTE_FOLDERS[3]}/a.JPEG", jpeg(200, 160, 10), tarfile.REGTYPE),
-        (f"imagenette2-160/val/{IMAGENETTE_FOLDERS[9]}/b.JPEG", jpeg(160, 300, 240), tarfile.REGTYPE),
-        ("imagenette2-160/noisy_imagenette.csv", b"path", tarfile.REGTYPE),
-    ]
-    made = script.imagenette(tar(tmp_path, *entries), 32)
-    assert made["train"]["images"].shape == made["test"]["images"].shape == (1, 3, 32, 32)
-    assert made["train"]["labels"].tolist() == [3] and made["test"]["labels"].tolist() == [9]
-    assert abs(int(made["test"]["images"].mean()) - 240) < 3
+    entries = [("imagenette2-160/noisy_imagenette.csv", b"path", tarfile.REGTYPE)]
+    for number, folder in enumerate(IMAGENETTE_FOLDERS):
+        entries += [
+            (f"imagenette2-160/train/{folder}/a.JPEG", jpeg(200, 160, 10 + number), tarfile.REGTYPE),
+            (f"imagenette2-160/val/{folder}/b.JPEG", jpeg(160, 300, 240 - number), tarfile.REGTYPE),
+        ]
+    assert run_script(monkeypatch, "imagenette", tar(tmp_path, *entries)) == 0
+    train, test = load("imagenette", "train+val"), load("imagenette", "test")
+    assert train.images.shape == test.images.shape == (10, 3, 128, 128)
+    assert train.labels.tolist() == test.labels.tolist() == list(range(10))
+    for number in (0, 9):
+        assert abs(test.images[number].float().mean() - (240 - number)) < 0.6
+    with pytest.raises(SystemExit, match="expected the folders"):
+        run_script(monkeypatch, "imagenette", tar(tmp_path, *entries[:3]))
 
 
 def test_every_set_has_as_many_classes_as_published():
