@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from sslcore.data import ImageSet
 from sslcore.hub import load_backbone
 from sslcore.training import fit
 
@@ -34,7 +35,8 @@ def test_every_recipe_of_the_family_takes_a_step(name):
     torch.manual_seed(0)
     method = family.RECIPES[name].make()
     images = torch.randint(0, 256, (8, 3, family.SIZE, family.SIZE), dtype=torch.uint8)
-    history = fit(method, images, steps=1, batch_size=8, lr=family.RECIPES[name].lr, device="cpu", progress=False)
+    data = ImageSet("random", "train", images, torch.arange(8))
+    history = fit(method, data, steps=1, batch_size=8, lr=1e-3, device="cpu", progress=False)
     assert history.loss[0] == history.loss[0]
 
 
@@ -43,7 +45,9 @@ def test_family_runs_end_in_evidence(tmp_path, monkeypatch):
     monkeypatch.setattr(family, "ARMS", ("mae", "untrained"))
     monkeypatch.setattr("sys.argv", ["family_runs.py"])
     family.main(["--scale", "tiny", "--only", "mae", "untrained", "--runs", str(tmp_path)])
-    claims = json.loads((tmp_path / "masked_family.cpu.json").read_text())["claims"]
+    evidence = json.loads((tmp_path / "masked_family.cpu.json").read_text())
+    claims = evidence["claims"]
+    assert evidence["numbers"]["chosen"] == {"mae": 1e-3} and set(evidence["numbers"]["pixels"]) >= {"knn", "linear"}
     assert set(claims) == {"mae_linear", "mae_fine_tuned", "mae_binding"}
     assert {"knn", "fine_tuned", "binding", "layer_0", "seconds"} <= set(claims["mae_linear"]["secondary"]["mae"])
     again = (tmp_path / "tiny_mae_0.json").stat().st_mtime_ns

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from sslcore.data.backgrounds import BACKGROUNDS, background_draws, paint
+from sslcore.data.backgrounds import BACKGROUNDS, paint
 from sslcore.data.painting import boxes_of
 from sslcore.data.placement import place
-from sslcore.data.scene_draws import CHUNK, SceneDraws, chunk_generator, draw_scenes
+from sslcore.data.scene_draws import SceneDraws, draws_in_pieces, scenes_at_once
 from sslcore.data.scenes import Scenes
 from sslcore.data.shapes import PALETTE, outline, palette
 from sslcore.data.sprites import SIDE, Poses, Sprites, draw, pack
@@ -162,19 +162,12 @@ def compose_composites(
     if colours not in ("own", "free"):
         unknown("colours", colours, ("own", "free"))
     sprites = packed_composites(small * img_size / 2, max(large * img_size, large * 32), str(torch.device(device)))
-    pixels_at_once = 2**18 if torch.device(device).type == "cpu" else 2**25
-    piece, pieces = max(1, min(CHUNK, pixels_at_once // img_size**2)), []
-    for start in range(0, num, CHUNK):
-        generator, count = chunk_generator(seed, start // CHUNK), min(CHUNK, num - start)
-        picked = draw_scenes(
-            generator, sources=len(TYPES), objects=(low, high), twin_pairs=0, size_range=size_range, rotation=rotation,
-            relight=relight,
-        ).take(count, device)  # fmt: skip
-        ground = {key: value[:count].to(device) for key, value in background_draws(CHUNK, generator).items()}
-        for at in range(0, count, piece):
-            some = SceneDraws(**{key: value[at : at + piece] for key, value in vars(picked).items()})
-            part = {key: value[at : at + piece] for key, value in ground.items()}
-            pieces.append(_paint(some, part, sprites, img_size, max_overlap, (background, colours)))
+    draws = draws_in_pieces(
+        num, scenes_at_once(img_size, device), seed, device, sources=len(TYPES), objects=(low, high), twin_pairs=0,
+        size_range=size_range, rotation=rotation, relight=relight,
+    )  # fmt: skip
+    look = (background, colours)
+    pieces = [_paint(picked, ground, sprites, img_size, max_overlap, look) for picked, ground in draws]
     made = {key: torch.cat([piece[key] for piece in pieces]) for key in pieces[0]}
     return Scenes(
         name="composites",

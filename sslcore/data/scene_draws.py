@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from sslcore.data.backgrounds import background_draws
 
 CHUNK = 512  # scenes that share one generator: the first n scenes are the same however many are asked for
 
@@ -27,10 +31,6 @@ class SceneDraws:
     spot: Tensor  # uniform numbers (B, K, 3) for the place
     heading: Tensor  # (B, K, 2) step a frame, in [-1, 1] times the greatest speed
     spin: Tensor  # turn a frame, in [-1, 1] times the greatest
-
-    def take(self, count: int, device: str | torch.device) -> SceneDraws:
-        """The first `count` scenes, on `device`."""
-        return SceneDraws(**{field.name: getattr(self, field.name)[:count].to(device) for field in fields(self)})
 
 
 def chunk_generator(seed: int, chunk: int) -> torch.Generator:
@@ -94,3 +94,32 @@ def draw_scenes(
         spot=spot,
         heading=heading,
     )
+
+
+def scenes_at_once(img_size: int, device: str | torch.device) -> int:
+    """Small pieces stay in a CPU's cache; a GPU waits for orders rather than for pixels and gets many scenes."""
+    pixels = 2**18 if torch.device(device).type == "cpu" else 2**24
+    return max(1, pixels // img_size**2)
+
+
+def draws_in_pieces(
+    num: int, piece: int, seed: int, device: str | torch.device, **settings: Any
+) -> Iterator[tuple[SceneDraws, dict[str, Tensor]]]:
+    """Choices and grounds of `num` scenes on `device`, up to `piece` at a time; the pieces say nothing about the draws.
+
+    settings: those of `draw_scenes`.
+    """
+    together = max(CHUNK, piece // CHUNK * CHUNK)
+    for start in range(0, num, together):
+        drawn = []
+        for first in range(start, min(num, start + together), CHUNK):
+            generator = chunk_generator(seed, first // CHUNK)
+            drawn.append((vars(draw_scenes(generator, **settings)), background_draws(CHUNK, generator)))
+        picked, ground = (
+            {key: torch.cat([both[which][key] for both in drawn])[: num - start].to(device) for key in drawn[0][which]}
+            for which in (0, 1)
+        )
+        for at in range(0, len(picked["source"]), piece):
+            here = slice(at, at + piece)
+            some = SceneDraws(**{key: value[here] for key, value in picked.items()})
+            yield some, {key: value[here] for key, value in ground.items()}

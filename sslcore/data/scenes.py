@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslcore.data.backgrounds import BACKGROUNDS, background_draws
+from sslcore.data.backgrounds import BACKGROUNDS
 from sslcore.data.captions import describe
 from sslcore.data.embedded import stamp_ids, stamp_table
 from sslcore.data.imageset import ImageSet
 from sslcore.data.painting import Recipe, paint_scenes
 from sslcore.data.placement import CELLS
-from sslcore.data.scene_draws import CHUNK, SceneDraws, chunk_generator, draw_scenes
+from sslcore.data.scene_draws import draws_in_pieces, scenes_at_once
 from sslcore.data.shapes import PALETTE, SHAPES, packed_shapes
 from sslcore.data.sprites import packed_stamps
 from sslcore.validate import check_rank, require, unknown
@@ -154,28 +154,19 @@ def compose_scenes(
         min(smallest, size_range[0] * CELLS), max(largest, size_range[1] * CELLS), str(torch.device(device))
     )
     recipe = Recipe(img_size, source, ids, len(names), max_overlap, background, frames, speed, spin, combinations)
-    # Small pieces stay in a CPU's cache; a GPU wants the whole chunk.
-    pixels_at_once = 2**18 if torch.device(device).type == "cpu" else 2**25
-    piece = max(1, min(CHUNK, pixels_at_once // img_size**2))
-    parts: list[dict[str, Tensor]] = []
-    for start in range(0, num, CHUNK):
-        generator = chunk_generator(seed, start // CHUNK)
-        count = min(CHUNK, num - start)
-        picked = draw_scenes(
-            generator,
-            sources=len(ids),
-            objects=objects,
-            twin_pairs=twin_pairs,
-            size_range=size_range,
-            rotation=rotation,
-            relight=relight,
-        ).take(count, device)
-        ground = {key: value[:count].to(device) for key, value in background_draws(CHUNK, generator).items()}
-        for at in range(0, count, piece):
-            some = SceneDraws(**{key: value[at : at + piece] for key, value in vars(picked).items()})
-            parts.append(
-                paint_scenes(some, {key: value[at : at + piece] for key, value in ground.items()}, sprites, recipe)
-            )
+    draws = draws_in_pieces(
+        num,
+        scenes_at_once(img_size, device),
+        seed,
+        device,
+        sources=len(ids),
+        objects=objects,
+        twin_pairs=twin_pairs,
+        size_range=size_range,
+        rotation=rotation,
+        relight=relight,
+    )
+    parts = [paint_scenes(picked, ground, sprites, recipe) for picked, ground in draws]
     made = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
     sentences = _captions(made, source, img_size) if captions else None
     return Scenes(

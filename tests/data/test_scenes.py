@@ -28,6 +28,16 @@ def test_same_seed_same_scenes_and_prefix(scenes):
     assert not torch.equal(compose_scenes(5, twin_pairs=1, seed=4).images, fewer.images)
 
 
+@pytest.mark.parametrize("piece", [7, 512, 5000])
+def test_painting_more_at_once_changes_nothing(piece, monkeypatch):
+    """A GPU takes several chunks together; a small CPU piece ends inside a chunk."""
+    wanted = compose_scenes(600, img_size=16, size_range=(0.3, 0.5), captions=False, seed=3)
+    monkeypatch.setattr("sslcore.data.scenes.scenes_at_once", lambda img_size, device: piece)
+    scenes = compose_scenes(600, img_size=16, size_range=(0.3, 0.5), captions=False, seed=3)
+    assert torch.equal(scenes.images, wanted.images) and torch.equal(scenes.masks, wanted.masks)
+    assert all(torch.equal(scenes.extras[key], wanted.extras[key]) for key in wanted.extras)
+
+
 def test_masks_boxes_and_visibility_agree(scenes):
     masks, boxes = scenes.masks, scenes.extras["boxes"]
     assert masks.max() == 4 and scenes.images.dtype == torch.uint8
@@ -246,7 +256,7 @@ def test_captions_tell_the_truth(scenes):
 def test_a_gpu_paints_the_same_scenes():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
-    here, there = (compose_scenes(64, twin_pairs=1, frames=2, device=device) for device in ("cpu", "cuda"))
+    here, there = (compose_scenes(600, twin_pairs=1, frames=2, device=device) for device in ("cpu", "cuda"))
     assert there.images.is_cuda
     assert ((here.images.int() - there.images.cpu().int()).abs() > 2).float().mean() < 1e-3
     assert (here.masks != there.masks.cpu()).float().mean() < 1e-3
