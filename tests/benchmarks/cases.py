@@ -33,6 +33,8 @@ SIZES: dict[str, dict[str, list[tuple[int, ...]]]] = {
     "swav": {"tiny": [(4, 8, 4)], "cpu": [(128, 512, 8)], "gpu": [(512, 3000, 8)]},
     # B, side
     "views": {"tiny": [(2, 16)], "cpu": [(128, 32)], "gpu": [(1024, 32), (256, 96), (128, 224)]},
+    # scenes, side
+    "scenes": {"tiny": [(4, 24)], "cpu": [(1024, 64)], "gpu": [(32768, 64)]},
     "SimCLR step": {"tiny": [(4, 16)], "cpu": [(128, 32)], "gpu": [(1024, 32)]},
     # network, B, side, steps
     "fit": {
@@ -180,6 +182,12 @@ def views_case(device: torch.device, batch: int, side: int) -> Case:
     return Case("views", f"2 x {batch} at {side} px", contenders, 2 * images.numel() * 5, tolerance=None)
 
 
+def scenes_case(device: torch.device, num: int, side: int) -> Case:
+    """Floor: picture and mask written once, as bytes."""
+    contenders = pipelines.scene_makers(num, side, device)
+    return Case("scenes", f"{num} at {side} px", contenders, 4 * num * side**2, tolerance=None)
+
+
 def simclr_step_case(device: torch.device, batch: int, side: int) -> Case:
     """Floor: the network's products, counted by torch. Views, loss, backward and optimiser, as one step of training."""
     images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8)
@@ -204,6 +212,7 @@ BUILDERS: dict[str, Callable[..., Case]] = {
     "dino_loss": dino_loss_case,
     "swav": swav_case,
     "views": views_case,
+    "scenes": scenes_case,
     "SimCLR step": simclr_step_case,
     "fit": fit_case,
 }

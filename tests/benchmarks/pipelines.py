@@ -1,17 +1,23 @@
-"""Contenders that start from images: two SimCLR views of each, and a whole training step."""
+"""Contenders that make or start from images: scenes, two SimCLR views of each picture, a whole training step."""
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 
+import numpy as np
 import torch
+from PIL import Image, ImageEnhance
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms import v2
 from torchvision.transforms.functional import to_pil_image
 
 from sslcore.backbones import create_backbone
+from sslcore.data import compose_scenes
+from sslcore.data.embedded import stamp_pixels
 from sslcore.methods import SimCLR
 from sslcore.training import fit
 from sslcore.training.optimizers import make_optimizer
@@ -175,3 +181,49 @@ def fit_and_bare_steps(
     with FlopCounterMode(display=False) as counter:
         bare.loss(ready).backward()
     return {"ours": fit_steps, "bare step": bare_steps}, counter.get_total_flops() * steps
+
+
+def _pil_scenes(num: int, side: int) -> Callable[[], list[tuple[np.ndarray, np.ndarray]]]:
+    """Scenes as a data set's __getitem__ would paint them: one at a time, with PIL, places tried until one is free."""
+    stamps = [Image.fromarray(stamp.permute(1, 2, 0).numpy(), "RGBa").convert("RGBA") for stamp in stamp_pixels()]
+    draw = random.Random(0)
+
+    def ground() -> Image.Image:
+        base = np.array([draw.uniform(64, 191) for _ in range(3)])
+        picture = np.zeros((side, side, 3), np.float32) + base
+        for cells, strength in ((4, 28.0), (9, 13.0), (20, 5.0)):
+            noise = np.random.default_rng(draw.getrandbits(32)).standard_normal((cells, cells, 3)).astype(np.float32)
+            layers = [Image.fromarray(noise[..., c]).resize((side, side), Image.Resampling.BICUBIC) for c in range(3)]
+            picture += strength * np.stack([np.asarray(layer) for layer in layers], axis=-1)
+        return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
+
+    def scene() -> tuple[np.ndarray, np.ndarray]:
+        picture, mask = ground(), np.zeros((side, side), np.uint8)
+        for slot in range(4):
+            stamp = stamps[draw.randrange(len(stamps))]
+            scale = draw.uniform(0.25, 0.45) * side / max(stamp.size)
+            stamp = stamp.resize([max(1, round(scale * length)) for length in stamp.size], Image.Resampling.BILINEAR)
+            stamp = stamp.rotate(draw.uniform(-30, 30), Image.Resampling.BILINEAR, expand=True)
+            if draw.random() < 0.5:
+                stamp = stamp.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            colour = ImageEnhance.Brightness(stamp.convert("RGB")).enhance(draw.uniform(0.75, 1.2))
+            alpha = stamp.getchannel("A")
+            solid = np.asarray(alpha) > 127
+            height, width = solid.shape
+            for _ in range(20):
+                top, left = draw.randrange(max(1, side - height)), draw.randrange(max(1, side - width))
+                window = mask[top : top + height, left : left + width]
+                seen = solid[: window.shape[0], : window.shape[1]]
+                if (window[seen] > 0).sum() <= 0.1 * solid.sum():
+                    break
+            picture.paste(colour, (left, top), alpha)
+            window[seen] = slot + 1
+        return np.asarray(picture), mask
+
+    return lambda: [scene() for _ in range(num)]
+
+
+def scene_makers(num: int, side: int, device: torch.device) -> dict[str, Callable[[], object]]:
+    """Scenes of four photo cut-outs with masks: ours in batches on the device, the peer one by one in this process."""
+    ours = partial(compose_scenes, num, img_size=side, captions=False, device=device)
+    return {"ours": ours, "PIL loop": _pil_scenes(num, side)}
