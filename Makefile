@@ -41,6 +41,7 @@ gpu:
 	for task in checkpoints claims; do \
 		"$$run" chapters/checkpoints/train.py $$task --scale gpu || failed="$$failed $$task"; \
 	done; \
+	"$$run" chapters/04_masked/family_runs.py --scale gpu || failed="$$failed family"; \
 	for notebook in chapters/[0-9]*/*.ipynb; do \
 		echo "== $$notebook"; "$$run" -m sslcore.nb run "$$notebook" --scale gpu || failed="$$failed $$notebook"; \
 	done; \

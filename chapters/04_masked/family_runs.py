@@ -39,7 +39,7 @@ SIZE, PATCH = 64, 8
 MARGIN = 0.02
 PHOTOS, LABELS = 24, 10  # unseen photos, and labelled pictures of each
 PILOT = 100  # the seed with which rates are chosen
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)  # the middle three, and one further while the best lies at an end
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the middle three, and one further while the best lies at an end
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Scale:
 
 SCALES = {
     "cpu": Scale(86, 32, (0, 1, 2), 2.0, (400, 100, 300), 100),
-    "gpu": Scale(520, 128, (0, 1, 2, 3, 4), 20.0, (600, 150, 1000), 300),
+    "gpu": Scale(520, 128, (0, 1, 2, 3, 4), 3.0, (600, 150, 1000), 300),
     "tiny": Scale(2, 16, (0, 1, 2), 0.0, (100, 60, 60), 1, 48),
 }
 
