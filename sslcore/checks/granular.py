@@ -54,7 +54,7 @@ def check_granular_nce(fn: Callable | None = None) -> None:
     report = Report("granular_nce")
     queries, keys, negatives = draw(5, 3, 4, seed=1), draw(2, 3, 4, seed=2), draw(6, 4, seed=3)
 
-    def loss(q, k=keys, n=negatives, temperature=0.2):
+    def loss(q, k=keys, n=negatives, temperature=0.25):  # not the usual 0.2, so that a fixed one is found
         return report.scalar(fn(q, k, n, temperature))
 
     same = torch.ones(5, 3, 4)
@@ -63,9 +63,10 @@ def check_granular_nce(fn: Callable | None = None) -> None:
     report.close(loss(3 * queries, keys / 2, 5 * negatives), loss(queries), "lengths of embeddings do not matter")
     corners = torch.eye(3)
     large, small = corners[0].expand(2, 1, 3), corners[1].expand(10, 1, 3)
-    right, wrong = math.log(1 + math.exp(-5)), math.log(2)  # own key at cosine 1 or 0, the negative at 0
+    right, wrong = math.log(1 + math.exp(-4)), math.log(2)  # own key at cosine 1 or 0, the negative at 0
     report.close(loss(torch.cat([large, small]), large, corners[2:]), (right + wrong) / 2,
-                 "2 large and 20 small pairs: each kind counts half", "two means and their mean, not one mean over all")
+                 "2 large and 20 small pairs: each kind counts half",
+                 "two means and their mean, not one mean over all; and the temperature that is given")
     report.close(loss(large, large, corners[2:]), right, "without small crops the large ones count whole",
                  "no mean over an empty list")
     own = torch.stack([corners[0], corners[1]])[:, None]

@@ -55,10 +55,13 @@ def check_dino_loss(fn: Callable | None = None) -> None:
     pairs = [(t, s) for t in range(2) for s in range(4) if s != t]
     total = 0.0
     for t, s in pairs:
-        target = torch.softmax((teacher[t] - center) / 0.04, dim=1)
-        total -= float((target * torch.log_softmax(student[s] / 0.1, dim=1)).sum(1).mean())
-    report.close(loss(student, teacher), total / len(pairs), "the mean over the pairs of different crops",
-                 "student crop s and teacher crop t are compared only where s != t; divide by T * (S - 1)")
+        target = torch.softmax((teacher[t] - center) / 0.07, dim=1)
+        total -= float((target * torch.log_softmax(student[s] / 0.2, dim=1)).sum(1).mean())
+    # Other temperatures than the usual ones, so that a function which ignores its arguments is found.
+    report.close(loss(student, teacher, student_temp=0.2, teacher_temp=0.07), total / len(pairs),
+                 "the mean over the pairs of different crops",
+                 "student crop s and teacher crop t are compared only where s != t; divide by T * (S - 1), and use the "
+                 "temperatures that are given")
     leaf = teacher.clone().requires_grad_()
     learner = student.clone().requires_grad_()
     grads = torch.autograd.grad(loss(learner, leaf), (learner, leaf), allow_unused=True)

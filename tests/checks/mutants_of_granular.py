@@ -41,6 +41,7 @@ GRANULAR = {
     "same number compared": lambda *a: _granular(*a, own=True),
     "rows not normalised": lambda *a: _granular(*a, norm=False),
     "temperature ignored": lambda q, k, n, t: _granular(q, k, n, 0.5),
+    "usual temperature whatever is asked": lambda q, k, n, t: _granular(q, k, n, 0.2),
     "only the first key": lambda q, k, n, t: torch.stack([_info_nce(x, k[0], n, t) for x in q[1:]]).mean(),
     "small crops divided by zero": lambda q, k, n, t: _granular(q, k, n, t) + 0 * q[len(k) :].mean(),
 }
