@@ -65,9 +65,12 @@ def check_mined_triplet_loss(fn: Callable | None = None) -> None:
                  "normalise the rows first")
     report.close(loss(same, same, torch.zeros(4, dtype=torch.long)), 0.0, "equal labels are no negatives of each other")
     tilted = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[0.6, 0.8], [0.0, 1.0]])
-    # Pair 0 at distance 0.4, pair 1 at 0. Active at first[0]: both ends of pair 1, hinges -0.1 + ... worked by hand.
+    # Pair 0 at distance 0.4, pair 1 at 0. With margin 0.7 both ends of pair 1 are active at first[0].
     by_hand = 2 * (0.4 - 1 + 0.7) + 2 * (0.4 - 0.2 + 0.7) + 2 * (0 - 0.2 + 0.7)
-    report.close(loss(*tilted, own[:2], 0.7, 4), by_hand / (2 * 4 * 2), "two pairs, worked by hand",
+    # With margin 0.3 they are not, though second[0] is near them: only one end of pair 0 is, at first[1].
+    by_hand = torch.tensor([by_hand, 2 * (0 - 0.2 + 0.3)]) / (2 * 4 * 2)
+    found = torch.stack([loss(*tilted, own[:2], margin, 4) for margin in (0.7, 0.3)])
+    report.close(found, by_hand, "two pairs, worked by hand",
                  "every negative is met twice, from first and from second; a negative counts if active at first")
     a, b = first.clone().requires_grad_(), second.clone().requires_grad_()
     grads = torch.autograd.grad(loss(a, b), (a, b), allow_unused=True)

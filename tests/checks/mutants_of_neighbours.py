@@ -32,7 +32,9 @@ SUPCON = {
 }
 
 
-def _leave_one_out(z, labels, k, temperature=0.1, normalise=True, own=False, outside=False, weighted=True, keep=False):
+def _leave_one_out(
+    z, labels, k, temperature=0.1, normalise=True, own=False, outside=False, weighted=True, keep=False, floor=0
+):
     z = unit(z) if normalise else z
     logits = z @ z.T / temperature
     if not own:
@@ -43,7 +45,7 @@ def _leave_one_out(z, labels, k, temperature=0.1, normalise=True, own=False, out
     if outside:
         rows = -(share.clamp_min(1e-30).log() * right).sum(1) / right.sum(1).clamp_min(1)
     else:
-        rows = -(share * right).sum(1).log()
+        rows = -(share * right).sum(1).clamp_min(floor).log()
     return rows.mean() if keep else rows[right.any(1)].mean()
 
 
@@ -56,5 +58,6 @@ LEAVE_ONE_OUT = {
     "always three neighbours": lambda z, y, k, t: _leave_one_out(z, y, 3, t),
     "temperature ignored": lambda z, y, k, t: _leave_one_out(z, y, k, 0.1),
     "rows without mates kept": lambda z, y, k, t: _leave_one_out(z, y, k, t, keep=True),
+    "rows without mates kept, with a floor": lambda z, y, k, t: _leave_one_out(z, y, k, t, keep=True, floor=1e-30),
     "detached": lambda z, y, k, t: _leave_one_out(z.detach(), y, k, t),
 }

@@ -37,15 +37,17 @@ CLOSURE = {
 }
 
 
-def _triplet(first, second, labels, margin, num, norm=True, active=False, ends=2, shield=True, seen=2, cut=True):
+def _triplet(
+    first, second, labels, margin, num, norm=True, active=False, ends=2, shield=True, seen=2, cut=True, mine=True
+):
     u, v = (unit(first), unit(second)) if norm else (first, second)
     candidates = torch.cat([u, v][:seen])
     allowed = labels[:, None] != labels.repeat(seen)
     allowed = allowed if shield else torch.ones_like(allowed)
     pull = margin - (u * v).sum(1, keepdim=True)
     hinges = pull + u @ candidates.T
-    allowed = allowed & (hinges > 0) if cut else allowed
-    total = (torch.where(allowed, hinges, 0)).sum()
+    allowed = allowed & (hinges > 0) if cut and mine else allowed
+    total = torch.where(allowed, hinges.relu() if cut else hinges, 0).sum()
     if ends == 2:
         other = pull + v @ candidates.T
         total = total + torch.where(allowed, other.relu() if cut else other, 0).sum()
@@ -59,6 +61,7 @@ TRIPLET = {
     "equal labels pushed apart": lambda *a: _triplet(*a, shield=False),
     "only first ends as negatives": lambda *a: _triplet(*a, seen=1),
     "not cut at zero": lambda *a: _triplet(*a, cut=False),
+    "negatives that are not active at first": lambda *a: _triplet(*a, mine=False),
     "margin ignored": lambda a, b, labels, m, n: _triplet(a, b, labels, 0.5, n),
     "second detached": lambda a, b, labels, m, n: _triplet(a, b.detach(), labels, m, n),
 }
