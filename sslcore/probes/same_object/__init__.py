@@ -43,6 +43,7 @@ from sslcore.probes.same_object.subspace import (
     probe_subspace,
     random_subspace,
     regression_subspace,
+    sign_aurocs,
     spectrum,
     subspace_curves,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "same_object_probe",
     "sample_pairs",
     "segmentation_head",
+    "sign_aurocs",
     "spectrum",
     "strata_auroc",
     "subspace_curves",
