@@ -64,3 +64,23 @@ def test_bad_input_is_named():
         auroc(torch.ones(0), torch.ones(0, dtype=torch.bool))
     with pytest.raises(ValueError, match="finite"):
         auroc(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("score", [auroc, pair_accuracy])
+def test_shapes_types_and_single_kinds_are_named(score):
+    scores, same = torch.randn(6), torch.arange(6) % 2 == 0
+    for one, other, message in (
+        (scores[:0], same[:0], "same and different"),
+        (scores[:5], same, r"equal shapes, got \(5,\) and \(6,\)"),
+        (scores[None], same[None], "1 dimensions"),
+        (scores, torch.ones_like(same), "6 same of 6"),
+        (scores * torch.nan, same, "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score(one, other)
+    with pytest.raises(TypeError, match="booleans"):
+        score(scores, same.long())
+    with pytest.raises(TypeError, match="floating"):
+        score(scores.long(), same)
+    with pytest.raises(ValueError, match="image: expected"):
+        image_auroc(scores, same, torch.zeros(5, dtype=torch.long))
