@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
 from sslcore.validate import check_finite, check_float, check_rank, check_same_shape, require
+
+if TYPE_CHECKING:
+    from sslcore.probes.same_object.pairs import Pairs
 
 
 def check_scored(scores: Tensor, same: Tensor) -> None:
@@ -69,6 +74,20 @@ def image_auroc(
     edges = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64, device=scores.device)
     low, high = torch.quantile(values, edges).tolist()
     return value, (low, high)
+
+
+def unlikeness_auroc(features: Tensor, pairs: Pairs) -> float:
+    """AUROC of minus the cosine of two tokens, nothing trained: what "unlike means same" is worth on these pairs.
+
+    A twin may show the very part of an object a second time, the object itself shows it once. So on pairs of twins this
+    lies above 0.5 without any binding, and is the floor of every probe there. features: (M, T, d), standardised here.
+    Raises ValueError for another rank, and as auroc does.
+    """
+    check_rank("features", features, 3)
+    check_float("features", features)
+    centred = features - features.mean((0, 1))
+    rows = torch.nn.functional.normalize(centred / features.std((0, 1)).clamp_min(1e-6), dim=-1)
+    return auroc(-(rows[pairs.image, pairs.first] * rows[pairs.image, pairs.second]).sum(1), pairs.same)
 
 
 def pair_accuracy(scores: Tensor, same: Tensor) -> dict[str, float]:
