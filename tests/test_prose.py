@@ -15,7 +15,7 @@ TEXTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("chapters/*.md"), *ROOT.glob("cha
 
 @pytest.fixture
 def chapters(tmp_path):
-    arms = {"ssl": lambda s: 0.8124 + s / 1e4, "untrained": lambda s: 0.5}
+    arms = {"ssl": lambda s: 0.8124 + s / 1e4, "untrained": lambda s: 0.5, "small vit": lambda s: 0.43}
     folder = tmp_path / "01_contrastive" / "evidence"
     result = compare(arms, (0, 1, 2), claim="c", treatment="ssl", control="untrained", margin=0.01, slug="look")
     result.save(folder)
@@ -27,6 +27,7 @@ GOOD = [
     "kNN is **81.2%** <!-- evidence: look.cpu main.values.ssl.0=81.2% -->.",
     "kNN is 81.25 % <!-- evidence: look.cpu main.values.ssl.mean=81.25 % -->.",
     "The effect is +0.31 <!-- evidence: look.cpu main.effect=+0.31 --> in AUROC.",
+    "kNN is 0.43 <!-- evidence: look.cpu main.values.small vit.mean=0.43 --> (names may hold spaces).",
     "The paper reports 73.2% top-1. <!-- source: VICReg 2022, table 1 -->",
     "| VICReg | 73.2% | <!-- source: table 1 -->",
     "| VICReg | 73.2% |\n| BYOL | 74.3% |\n<!-- source: table 1 -->",
@@ -42,6 +43,8 @@ BAD = [
     ("kNN 0.812 <!-- evidence: look.cpu other.effect=0.812 -->", "no claim or field 'other'"),
     ("kNN 0.812 <!-- evidence: look.cpu main.values.mae.0=0.812 -->", "nothing at 'mae'"),
     ("kNN 0.812 <!-- evidence: look.cpu main.verdict=0.812 -->", "expected a number"),
+    ("Gap (-0.022 <!-- evidence look.cpu main.effect=-0.022 -->)", "cannot read"),
+    ("Gap (-0.022 <!-- evidence: look.cpu main.effect -->)", "cannot read"),
     ("An accuracy of 0.93 was reached.", "neither"),
     ("kNN rises to .812 here.", "neither"),
     ("Binding reaches 0.71 AUROC.", "neither"),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sslcore.backbones.positions import rotate
 from sslcore.backbones.tokens import can_read
-from sslcore.validate import check_tensor, require
+from sslcore.validate import check_rank, check_same_shape, check_tensor, require
 
 AttentionMask = Tensor | str | None
 
@@ -18,7 +18,12 @@ def attention_weights(query: Tensor, key: Tensor, attn_mask: AttentionMask = Non
 
     softmax(query key' / sqrt(d) + mask): what the fused kernel computes but never stores. `attn_mask` as in
     VisionTransformer.forward. Runs in float32 also under autocast.
+    Raises ValueError for other ranks, unequal shapes, or a mask by an unknown name.
     """
+    check_rank("query", query, 4)
+    check_same_shape("query", query, "key", key)
+    named = not isinstance(attn_mask, str) or attn_mask == "causal"
+    require(named, f'attn_mask: expected a tensor or "causal", got {attn_mask!r}')
     with torch.autocast(query.device.type, enabled=False):
         scores = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-2, -1)
         if isinstance(attn_mask, str):

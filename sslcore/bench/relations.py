@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslcore.validate import require
+from sslcore.validate import check_tensor, require
 
 EXACT = 8  # networks up to which all orders are tried (8! = 40320)
 
@@ -33,15 +33,26 @@ class Relation:
 
 
 def ranks(values: Tensor) -> Tensor:
-    """Ranks from 0 along the last axis, ties share their mean rank. values (..., n) -> float64 (..., n)."""
+    """Ranks from 0 along the last axis, ties share their mean rank. values (..., n) -> float64 (..., n).
+
+    Raises ValueError for a scalar or NaN, which has no place in an order.
+    """
+    check_tensor("values", values)
+    require(values.ndim >= 1, "values: expected at least one dimension, got a scalar")
+    require(not bool(values.isnan().any()), f"values: expected numbers, got {int(values.isnan().sum())} NaN")
     below = (values[..., None, :] < values[..., :, None]).double().sum(-1)
     equal = (values[..., None, :] == values[..., :, None]).double().sum(-1)
     return below + (equal - 1) / 2
 
 
 def spearman(x: Tensor, y: Tensor) -> Tensor:
-    """Correlation of the ranks along the last axis, broadcast over the others; NaN where all values are equal."""
+    """Correlation of the ranks along the last axis, broadcast over the others; NaN where all values are equal.
+
+    x, y: (..., n). Raises ValueError for columns of different length, fewer than two values, or NaN.
+    """
     a, b = (ranks(value) for value in (x, y))
+    one, two = a.shape[-1], b.shape[-1]
+    require(one == two >= 2, f"x and y: expected equal lengths of at least 2, got {one} and {two}")
     a, b = a - a.mean(-1, keepdim=True), b - b.mean(-1, keepdim=True)
     norm = (a.square().sum(-1) * b.square().sum(-1)).sqrt()
     return torch.where(norm > 0, (a * b).sum(-1) / norm, torch.nan)

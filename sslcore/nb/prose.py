@@ -19,7 +19,8 @@ from sslcore.evidence import EvidenceError, load_evidence
 from sslcore.nb.cells import read_cells
 
 _NUMBER = r"[-+\u2212]?\d*\.?\d+(?:\s?%)?"
-_EVIDENCE = re.compile(r"<!--\s*evidence:\s*(?P<file>\S+)\s+(?P<path>\S+?)=(?P<quoted>[^>]*?)\s*-->")
+_EVIDENCE = re.compile(r"<!--\s*evidence:\s*(?P<file>\S+)\s+(?P<path>[^=>]+?)=(?P<quoted>[^>]*?)\s*-->")
+_ANY_EVIDENCE = re.compile(r"<!--\s*evidence\b.*?-->", re.DOTALL)
 _BEHIND = re.compile(rf"(?P<number>{_NUMBER})[*_\])]*\s*$")
 _SOURCE = re.compile(r"<!--\s*source:\s*\S.*?-->", re.DOTALL)
 _METRIC = r"(?:AUROC|AUC|k-?NN|accurac(?:y|ies)|top-1|Jaccard|CorLoc|mIoU|IoU|RankMe|mAP)"
@@ -103,6 +104,9 @@ def check_prose(text: str, chapters: str | Path) -> list[str]:
     """Problems of one markdown text: wrong or dangling evidence comments, results without evidence or source."""
     text = _IGNORED.sub(_blank, text)
     problems, vouched, covered = [], [], _covered(text)
+    for comment in _ANY_EVIDENCE.findall(text):  # one that cannot be read must not pass unread
+        if _EVIDENCE.fullmatch(comment) is None:
+            problems.append(f"cannot read {comment!r}; expected <!-- evidence: FILE PATH=NUMBER -->")
     for match in _EVIDENCE.finditer(text):
         problem = _check_comment(text, match, Path(chapters))
         problems += [problem] if problem else []

@@ -26,9 +26,17 @@ def mine_negatives(similarity: Tensor, eligible: Tensor, lottery: Tensor, num: i
                 able = [round(hard_ratio * num) of hardest, the rest of num from the others], both by lowest lottery[i]
             chosen[i, able] = True
 
-    similarity, lottery: (N, M) float. eligible: (N, M) bool. Returns (N, M) bool. Source: the hard-negative rule of
-    Wang & Gupta 2015, as their published loss layer has it.
+    similarity, lottery: (N, M) float. eligible: (N, M) bool. Returns (N, M) bool.
+    Raises ValueError for shapes that differ, num < 1 or hard_ratio outside [0, 1]; TypeError where eligible is no mask.
+    Source: the hard-negative rule of Wang & Gupta 2015, as their published loss layer has it.
     """
+    check_rank("similarity", similarity, 2)
+    check_same_shape("similarity", similarity, "eligible", eligible)
+    check_same_shape("similarity", similarity, "lottery", lottery)
+    if eligible.dtype != torch.bool:
+        raise TypeError(f"eligible: expected a boolean mask, got {eligible.dtype}")
+    require(num >= 1, f"num: expected at least 1, got {num}")
+    require(0 <= hard_ratio <= 1, f"hard_ratio: expected a part in [0, 1], got {hard_ratio}")
     num = min(num, similarity.shape[1])
     hard = round(hard_ratio * num)
     order = similarity.masked_fill(~eligible, float("-inf")).argsort(dim=1, descending=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslcore.probes.attention import patch_distances
-from sslcore.validate import check_rank, require
+from sslcore.validate import check_rank, check_tensor, require
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class Attachment:
 
 def _check(parents: Tensor, labels: Tensor) -> None:
     check_rank("parents", parents, 2)
+    require(parents.numel() > 0, f"parents: expected at least one tree, got shape {tuple(parents.shape)}")
+    if parents.is_floating_point() or parents.dtype == torch.bool:
+        raise TypeError(f"parents: expected whole numbers, got {parents.dtype}")
+    check_tensor("labels", labels)
     require(labels.shape == parents.shape, f"labels: expected {tuple(parents.shape)}, got {tuple(labels.shape)}")
     low, high = int(parents.min()), int(parents.max())
     last = parents.shape[1] - 1

@@ -37,15 +37,23 @@ def patch_attention(attention: Tensor, num_prefix_tokens: int) -> Tensor:
     return block / block.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
+def _shapes(tensors: list[Tensor]) -> str:
+    return ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+
+
 def rollout(attentions: list[Tensor]) -> Tensor:
     """Product over blocks of (mean over heads + identity) / 2: L x (B, H, T, T) -> (B, T, T), rows sum to 1.
 
+    Raises ValueError for no block, or blocks of different batches or lengths.
     Source: Abnar & Zuidema 2020 (arXiv 2005.00928).
     """
     require(len(attentions) > 0, "attentions: expected at least one block, got none")
     product = None
     for attention in attentions:
         check_attention(attention)
+        batch, _, tokens, _ = attention.shape
+        fits = product is None or product.shape[:2] == (batch, tokens)
+        require(fits, "attentions: expected blocks of one batch and length, got " + _shapes(attentions))
         mixed = (attention.float().mean(1) + torch.eye(attention.shape[-1], device=attention.device)) / 2
         product = mixed if product is None else mixed @ product
     return product

@@ -17,7 +17,8 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
             error += len(inside) / N * abs(mean(sure[inside]) - mean(guess[inside] == labels[inside]))
 
     probabilities: (N, C), rows that sum to 1. labels: (N,) class indices. Returns a number in [0, 1]; few samples bias
-    it upwards. Raises ValueError for other shapes, values outside [0, 1], rows that do not sum to 1, or bins < 1.
+    it upwards. Raises ValueError for other shapes, values outside [0, 1], rows that do not sum to 1, labels that are no
+    class, or bins < 1.
     Source: Naeini et al. 2015; Guo et al. 2017 (arXiv 1706.04599), equation 3.
     """
     check_rank("probabilities", probabilities, 2)
@@ -26,6 +27,8 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     check_rank("labels", labels, 1)
     count = len(probabilities)
     require(count >= 1 and len(labels) == count, f"labels: expected {count}, one a row, got {len(labels)}")
+    named = bool(((labels >= 0) & (labels < probabilities.shape[1])).all())
+    require(named, f"labels: expected 0 to {probabilities.shape[1] - 1}, got {labels.min()} to {labels.max()}")
     require(bins >= 1, f"bins: expected at least 1, got {bins}")
     proper = bool((probabilities >= 0).all()) and bool(((probabilities.double().sum(1) - 1).abs() < 1e-3).all())
     require(proper, "probabilities: expected rows of shares that sum to 1")

@@ -136,12 +136,14 @@ def corloc(predicted: Tensor, truth: Tensor, threshold: float = 0.5) -> float:
     """Share of images, in [0, 1], whose box has IoU >= threshold with any true box.
 
     predicted (B, 4), truth (B, K, 4), x0 y0 x1 y1 with exclusive ends; an absent object is a box of -1.
-    Raises ValueError on bad shapes or an empty set.
+    Raises ValueError on bad shapes, an empty set, or boxes that are not finite.
     """
     check_rank("predicted", predicted, 2)
     check_rank("truth", truth, 3)
     fits = len(predicted) == len(truth) >= 1 and predicted.shape[1] == truth.shape[2] == 4 and truth.shape[1] >= 1
     require(fits, f"boxes: expected (B, 4) and (B, K, 4), got {tuple(predicted.shape)} and {tuple(truth.shape)}")
+    check_finite("predicted", predicted)
+    check_finite("truth", truth)
     best = box_iou(predicted[:, None].float(), truth.float().to(predicted.device)).amax(1)
     return float((best >= threshold).float().mean())
 

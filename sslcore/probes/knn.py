@@ -19,7 +19,8 @@ def check_labelled(name: str, features: Tensor, labels: Tensor | None) -> None:
     check_rank(f"{name} labels", labels, 1)
     whole = not labels.is_floating_point() and labels.dtype != torch.bool
     require(whole, f"{name} labels: expected whole numbers, got {labels.dtype}")
-    require(len(labels) == len(features), f"{name}: got {len(features)} features and {len(labels)} labels")
+    count = len(features)
+    require(len(labels) == count, f"{name} labels: expected {count}, one a row of features, got {len(labels)}")
     require(bool((labels >= 0).all()), f"{name} labels: expected class indices >= 0, got {int(labels.min())}")
 
 

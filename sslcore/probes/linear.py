@@ -98,6 +98,7 @@ def linear_probe(
         width = features.shape[1]
         require(width == train[0].shape[1], f"{name} features: expected width {train[0].shape[1]}, got {width}")
     require(len(l2) > 0, "l2: expected at least one strength, got none")
+    require(max_steps >= 1, f"max_steps: expected at least 1, got {max_steps}")
     for strength in l2:
         check_positive("l2", strength)
     device = train[0].device

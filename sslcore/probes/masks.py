@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslcore.probes.attention import Preprocess, attention_maps
 from sslcore.probes.untrained import untrained_copy
-from sslcore.validate import check_finite, check_rank, require
+from sslcore.validate import check_finite, check_float, check_rank, require
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ def mass_threshold(maps: Tensor, mass: float = 0.6) -> Tensor:
     maps: (..., h, w), non-negative -> bool (..., h, w). Equal values are kept in sort order.
     Raises ValueError for mass outside (0, 1], negative or non-finite entries, or a map that sums to 0. Source: DINO.
     """
+    check_float("maps", maps)
     require(maps.ndim >= 2, f"maps: expected (..., h, w), got shape {tuple(maps.shape)}")
     require(0 < mass <= 1, f"mass: expected a share in (0, 1], got {mass}")
     check_finite("maps", maps)

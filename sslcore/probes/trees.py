@@ -95,7 +95,8 @@ def induce_trees(dependency: Tensor, roots: Tensor | None = None) -> Tensor:
     check_rank("dependency", dependency, 3)
     dependency = dependency.detach().cpu().double()
     batch, length = dependency.shape[:2]
-    require(dependency.shape[2] == length, f"dependency: expected (B, N, N), got {tuple(dependency.shape)}")
+    fits = dependency.shape[2] == length and dependency.numel() > 0
+    require(fits, f"dependency: expected (B >= 1, N, N), got {tuple(dependency.shape)}")
     check_finite("dependency", dependency)
     require(bool((dependency >= 0).all()), f"dependency: expected no negative entry, got {float(dependency.min())}")
     if roots is None:

@@ -90,3 +90,14 @@ def test_maps_carry_gradients():
     net = VisionTransformer(16, 4, embed_dim=16, depth=1, num_heads=2)
     net(torch.randn(1, 3, 16, 16), return_attention=True).attentions[0][0, 0, 0, 1].backward()
     assert net.blocks[0].attn.qkv.weight.grad.abs().max() > 0
+
+
+def test_bad_input_is_named():
+    query = torch.randn(2, 2, 5, 4)
+    for key, mask, message in (
+        (query[:1], None, "equal shapes"), (query[0], None, "equal shapes"), (query, "triangle", "causal"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            attention_weights(query, key, mask)
+    with pytest.raises(ValueError, match="4 dimensions"):
+        attention_weights(query[0], query[0])

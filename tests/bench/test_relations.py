@@ -86,3 +86,14 @@ def test_noise_rarely_looks_like_a_relation():
 def test_bad_columns_are_named(x, y, message):
     with pytest.raises(ValueError, match=message):
         relate(x, y)
+
+
+def test_columns_that_have_no_rank_correlation_are_named():
+    x = torch.arange(5.0)
+    for one, other, message in ((x, x[:4], "got 5 and 4"), (x[:1], x[:1], "at least 2"), (x / 0, x, "1 NaN")):
+        with pytest.raises(ValueError, match=message):
+            spearman(one, other)
+    with pytest.raises(ValueError, match="scalar"):
+        ranks(x[0])
+    with pytest.raises(TypeError, match="Tensor"):
+        ranks([1.0, 2.0])

@@ -163,3 +163,17 @@ def test_bad_input_is_refused(message):
         mined_triplet_loss(first, second, **settings)
     with pytest.raises(TypeError, match="floating"):
         mined_triplet_loss(GOOD.long(), GOOD.long())
+
+
+def test_bad_candidates_are_refused():
+    similarity, eligible = torch.rand(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    for other, lottery, settings, message in (
+        (eligible[:2], similarity, {}, "similarity and eligible"),
+        (eligible, similarity[:, :4], {}, "similarity and lottery"),
+        (eligible, similarity, {"num": 0}, "num"),
+        (eligible, similarity, {"hard_ratio": 1.5}, "hard_ratio"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mine_negatives(similarity, other, lottery, **{"num": 2, **settings})
+    with pytest.raises(TypeError, match="boolean"):
+        mine_negatives(similarity, eligible.long(), similarity, 2)

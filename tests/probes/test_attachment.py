@@ -118,3 +118,10 @@ def test_bad_input():
         adjusted_rand(torch.arange(1), torch.arange(1))
     with pytest.raises(ValueError, match="two objects"):
         subtree_rand(labels, labels.clamp_max(1))
+    with pytest.raises(TypeError, match="whole numbers"):
+        attachment(parents.float(), labels, grid)
+    with pytest.raises(TypeError, match="labels"):
+        part_to_whole(parents, labels.numpy(), labels)
+    for score in (lambda p, y: attachment(p, y, grid), lambda p, y: part_to_whole(p, y, y)):
+        with pytest.raises(ValueError, match="at least one tree"):
+            score(parents[:0], labels[:0])

@@ -108,6 +108,8 @@ def test_bad_input_is_named():
         mean_distance(uniform(6), (2, 2))
     with pytest.raises(ValueError, match="at least one block"):
         rollout([])
+    with pytest.raises(ValueError, match="one batch and length"):
+        rollout([uniform(3), uniform(4)])
 
 
 @pytest.mark.parametrize("name", ["vit", "convnet"])

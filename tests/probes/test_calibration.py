@@ -43,7 +43,7 @@ def test_bad_input_is_refused():
     good, labels = torch.eye(3), torch.arange(3)
     for probabilities, answers, bins in (
         (good[0], labels, 5), (good, labels[:2], 5), (good, labels, 0), (2 * good, labels, 5), (good - 0.1, labels, 5),
-        (good * torch.nan, labels, 5),
+        (good * torch.nan, labels, 5), (good, labels + 1, 5), (good, labels - 1, 5),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="expected"):
             expected_calibration_error(probabilities, answers, bins)

@@ -134,3 +134,5 @@ def test_corloc_rejects_empty_sets():
         corloc(torch.zeros(0, 4), torch.zeros(0, 1, 4))
     with pytest.raises(ValueError, match="boxes"):
         corloc(torch.zeros(2, 4), torch.zeros(2, 0, 4))
+    with pytest.raises(ValueError, match="finite"):
+        corloc(torch.full((1, 4), torch.nan), torch.zeros(1, 1, 4))

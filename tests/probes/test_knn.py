@@ -68,7 +68,7 @@ def test_shuffled_labels_give_chance():
         ({"k": 0}, "k: expected"),
         ({"temperature": 0.0}, "temperature"),
         ({"train_labels": None}, "labels"),
-        ({"train_labels": torch.zeros(3, dtype=torch.long)}, "50 features and 3 labels"),
+        ({"train_labels": torch.zeros(3, dtype=torch.long)}, "expected 50, one a row of features, got 3"),
         ({"train_labels": torch.full((50,), -1)}, ">= 0"),
         ({"train_features": torch.full((50, 8), float("nan"))}, "finite"),
         ({"test_features": torch.zeros(5, 7)}, "widths"),

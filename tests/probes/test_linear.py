@@ -97,6 +97,8 @@ def test_strength_must_be_positive_and_given():
         linear_probe(good, good, good, l2=[])
     with pytest.raises(ValueError, match="l2"):
         linear_probe(good, good, good, l2=[-1.0])
+    with pytest.raises(ValueError, match="max_steps"):
+        linear_probe(good, good, good, max_steps=0)
 
 
 def test_stretched_features_are_fitted_to_the_bottom():

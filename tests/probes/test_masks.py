@@ -93,3 +93,5 @@ def test_bad_input_is_named():
     scenes = painted_scenes(2, 1)
     with pytest.raises(ValueError, match="no attention"):
         dino_jaccard(NoAttention(), scenes.images, scenes.masks)
+    with pytest.raises(TypeError, match="torch.Tensor"):
+        mass_threshold(torch.ones(2, 2).numpy())

@@ -60,3 +60,22 @@ def test_the_head_is_least_squares_and_iou_is_counted_by_hand():
 def test_the_interval_is_over_images():
     mean, low, high = mean_interval(torch.randn(400, generator=torch.Generator().manual_seed(0)))
     assert low < mean < high and high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
+
+
+def test_bad_input_is_named():
+    tokens, labels = torch.randn(2, 6, 3), torch.arange(6).expand(2, 6) % 3
+    used = torch.ones(2, 6, dtype=torch.bool)
+    for call, message in (
+        (lambda: mean_iou(labels, labels[:1], 3), "equal shapes"),
+        (lambda: mean_iou(labels, labels, 0), "num_classes"),
+        (lambda: grouping_ari(tokens, labels[:1], used), "labels: expected shape"),
+        (lambda: grouping_ari(tokens, labels, used[:, :5]), "used: expected shape"),
+        (lambda: grouping_ari(tokens * torch.nan, labels, used), "finite"),
+        (lambda: grouping_ari(tokens[:0], labels[:0], used[:0]), "at least one image"),
+        (lambda: mean_interval(torch.full((3,), torch.nan)), "none but NaN"),
+        (lambda: mean_interval(torch.randn(2, 3)), "1 dimensions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    with pytest.raises(TypeError, match="booleans"):
+        grouping_ari(tokens, labels, used.long())

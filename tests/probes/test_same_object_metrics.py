@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslcore.probes.same_object.metrics import auroc, image_auroc, pair_accuracy, win_table
+from sslcore.probes.same_object.metrics import auroc, image_auroc, pair_accuracy, unlikeness_auroc, win_table
+from sslcore.probes.same_object.pairs import Pairs
 
 
 def scored(images: int = 12, ties: bool = False):
@@ -64,3 +65,36 @@ def test_bad_input_is_named():
         auroc(torch.ones(0), torch.ones(0, dtype=torch.bool))
     with pytest.raises(ValueError, match="finite"):
         auroc(torch.tensor([1.0, float("nan")]), torch.tensor([True, False]))
+
+
+@pytest.mark.parametrize("score", [auroc, pair_accuracy])
+def test_shapes_types_and_single_kinds_are_named(score):
+    scores, same = torch.randn(6), torch.arange(6) % 2 == 0
+    for one, other, message in (
+        (scores[:0], same[:0], "same and different"),
+        (scores[:5], same, r"equal shapes, got \(5,\) and \(6,\)"),
+        (scores[None], same[None], "1 dimensions"),
+        (scores, torch.ones_like(same), "6 same of 6"),
+        (scores * torch.nan, same, "finite"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            score(one, other)
+    with pytest.raises(TypeError, match="booleans"):
+        score(scores, same.long())
+    with pytest.raises(TypeError, match="floating"):
+        score(scores.long(), same)
+    with pytest.raises(ValueError, match="image: expected"):
+        image_auroc(scores, same, torch.zeros(5, dtype=torch.long))
+
+
+def test_unlike_parts_of_one_object_and_a_twin_that_repeats_them():
+    """An object shows its parts in tokens 0 and 1, its twin the same in 2 and 3: unlike means same."""
+    parts = torch.randn(30, 2, 8)
+    tokens = torch.cat([parts, parts], 1) + 0.1 * torch.randn(30, 4, 8)
+    image = torch.arange(30).repeat(2)
+    first, second = torch.zeros(60, dtype=torch.long), torch.tensor([1, 2]).repeat_interleave(30)
+    pairs = Pairs(image, first, second, second == 1, (2, 2))
+    assert unlikeness_auroc(tokens, pairs) > 0.95
+    assert unlikeness_auroc(3 * tokens + 5, pairs) == pytest.approx(unlikeness_auroc(tokens, pairs), abs=1e-3)
+    with pytest.raises(ValueError, match="3 dimensions"):
+        unlikeness_auroc(tokens[0], pairs)

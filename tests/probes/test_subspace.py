@@ -14,6 +14,7 @@ from sslcore.probes.same_object.subspace import (
     projector,
     random_subspace,
     regression_subspace,
+    sign_aurocs,
     spectrum,
     subspace_curves,
 )
@@ -34,6 +35,12 @@ def test_eight_directions_agree_and_none_opposes():
     values, vectors = spectrum(fitted()[1])
     assert bool((values[:8] > 0).all()) and float(values[7]) > 10 * float(values[9].abs())
     torch.testing.assert_close(vectors.T @ vectors, torch.eye(19), atol=1e-5, rtol=0)
+
+
+def test_a_shared_code_is_read_by_agreeing_directions_alone():
+    splits, probe = fitted()
+    agreeing, opposing = sign_aurocs(probe, splits[2][0][0], splits[2][1])
+    assert agreeing > 0.97 and opposing < 0.7
 
 
 @pytest.mark.parametrize("rotate", [False, True])

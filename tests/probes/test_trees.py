@@ -151,3 +151,5 @@ def test_bad_input():
         tree_depths(torch.tensor([[-1, -1, 0]]))
     with pytest.raises(ValueError, match="depth"):
         subtrees(torch.tensor([[-1, 0]]), -1)
+    with pytest.raises(ValueError, match="B >= 1"):
+        induce_trees(torch.ones(0, 3, 3))

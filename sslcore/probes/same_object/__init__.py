@@ -20,7 +20,7 @@ from sslcore.probes.same_object.curves import (
 from sslcore.probes.same_object.fit import FittedProbe, same_object_probe
 from sslcore.probes.same_object.intervention import EDITS, Edit, intervened, run_from
 from sslcore.probes.same_object.labels import token_grid, token_labels
-from sslcore.probes.same_object.metrics import auroc, image_auroc, pair_accuracy
+from sslcore.probes.same_object.metrics import auroc, image_auroc, pair_accuracy, unlikeness_auroc
 from sslcore.probes.same_object.outcomes import (
     SceneReadout,
     grouping_ari,
@@ -43,6 +43,7 @@ from sslcore.probes.same_object.subspace import (
     probe_subspace,
     random_subspace,
     regression_subspace,
+    sign_aurocs,
     spectrum,
     subspace_curves,
 )
@@ -108,12 +109,14 @@ __all__ = [
     "same_object_probe",
     "sample_pairs",
     "segmentation_head",
+    "sign_aurocs",
     "spectrum",
     "strata_auroc",
     "subspace_curves",
     "token_grid",
     "token_labels",
     "token_targets",
+    "unlikeness_auroc",
     "use_study",
     "visible_pairs",
 ]

@@ -2,10 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from sslcore.validate import require
+from sslcore.validate import check_finite, check_float, check_rank, check_same_shape, require
+
+if TYPE_CHECKING:
+    from sslcore.probes.same_object.pairs import Pairs
+
+
+def check_scored(scores: Tensor, same: Tensor) -> None:
+    """Raise unless scores are (P,) finite floats and same (P,) booleans with both kinds among them."""
+    check_rank("scores", scores, 1)
+    check_float("scores", scores)
+    check_rank("same", same, 1)
+    if same.dtype != torch.bool:
+        raise TypeError(f"same: expected booleans, got {same.dtype}")
+    check_same_shape("scores", scores, "same", same)
+    kinds = bool(same.any()) and not bool(same.all())
+    require(kinds, f"pairs: expected same and different ones, got {int(same.sum())} same of {len(same)}")
+    check_finite("scores", scores)
 
 
 def win_table(scores: Tensor, same: Tensor, image: Tensor, num_images: int) -> Tensor:
@@ -26,7 +44,8 @@ def win_table(scores: Tensor, same: Tensor, image: Tensor, num_images: int) -> T
 
 
 def auroc(scores: Tensor, same: Tensor) -> float:
-    """Probability that a same pair outscores a different one. scores, same: (P,); ValueError with one kind only."""
+    """Probability that a same pair outscores a different one. scores, same: (P,); errors as in image_auroc."""
+    check_scored(scores, same)
     return image_auroc(scores, same, torch.zeros_like(same, dtype=torch.long))[0]
 
 
@@ -36,11 +55,10 @@ def image_auroc(
     """Pooled AUROC of pairs and its percentile interval over bootstrap resamples of the images.
 
     scores float, same bool, image long: (P,). Returns (value, (low, high)).
-    Raises ValueError when one of the two kinds is missing, or scores are not finite.
+    Raises ValueError for unequal shapes, when one of the two kinds is missing, or for scores that are not finite.
     """
-    kinds = bool(same.any()) and not bool(same.all())
-    require(kinds, f"pairs: expected same and different ones, got {int(same.sum())} same of {len(same)}")
-    require(bool(torch.isfinite(scores).all()), "scores: expected finite values, got NaN or infinity")
+    check_scored(scores, same)
+    require(image.shape == same.shape, f"image: expected shape {tuple(same.shape)}, got {tuple(image.shape)}")
     image = torch.unique(image, return_inverse=True)[1]
     count = int(image.max()) + 1
     wins = win_table(scores, same, image, count)
@@ -58,8 +76,26 @@ def image_auroc(
     return value, (low, high)
 
 
+def unlikeness_auroc(features: Tensor, pairs: Pairs) -> float:
+    """AUROC of minus the cosine of two tokens, nothing trained: what "unlike means same" is worth on these pairs.
+
+    A twin may show the very part of an object a second time, the object itself shows it once. So on pairs of twins this
+    lies above 0.5 without any binding, and is the floor of every probe there. features: (M, T, d), standardised here.
+    Raises ValueError for another rank, and as auroc does.
+    """
+    check_rank("features", features, 3)
+    check_float("features", features)
+    centred = features - features.mean((0, 1))
+    rows = torch.nn.functional.normalize(centred / features.std((0, 1)).clamp_min(1e-6), dim=-1)
+    return auroc(-(rows[pairs.image, pairs.first] * rows[pairs.image, pairs.second]).sum(1), pairs.same)
+
+
 def pair_accuracy(scores: Tensor, same: Tensor) -> dict[str, float]:
-    """Accuracy, balanced accuracy, majority rate and skill (accuracy - majority) / (1 - majority) at score > 0."""
+    """Accuracy, balanced accuracy, majority rate and skill (accuracy - majority) / (1 - majority) at score > 0.
+
+    scores, same: (P,). Raises as image_auroc.
+    """
+    check_scored(scores, same)
     hit = (scores > 0) == same
     prior = float(same.float().mean())
     majority = max(prior, 1 - prior)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sslcore.objectives import patchify
 from sslcore.probes.same_object.intervention import intervened
-from sslcore.validate import check_rank, require
+from sslcore.validate import check_finite, check_float, check_rank, check_same_shape, check_tensor, require
 
 
 @torch.no_grad()
@@ -60,7 +60,15 @@ def segmentation_head(tokens: Tensor, classes: Tensor, num_classes: int, ridge: 
 
 
 def mean_iou(predicted: Tensor, classes: Tensor, num_classes: int) -> Tensor:
-    """Mean over the classes an image shows (in truth or answer) of intersection over union: (B, N) -> (B,)."""
+    """Mean over the classes an image shows (in truth or answer) of intersection over union: (B, N) -> (B,).
+
+    predicted, classes: (B, N) whole numbers; -1 in classes = left out. NaN for an image that shows no class.
+    Raises ValueError for unequal shapes, or num_classes < 1.
+    """
+    check_rank("predicted", predicted, 2)
+    check_tensor("classes", classes)
+    check_same_shape("predicted", predicted, "classes", classes)
+    require(num_classes >= 1, f"num_classes: expected at least 1, got {num_classes}")
     found = []
     for number in range(num_classes):
         said, true = (predicted == number) & (classes >= 0), classes == number
@@ -104,9 +112,20 @@ def grouping_ari(tokens: Tensor, labels: Tensor, used: Tensor) -> Tensor:
     """Adjusted Rand index (B,) between the objects of the used tokens and k-means of them, k = the objects there.
 
     tokens (B, N, D), labels (B, N) ids, used (B, N) bool. 1 = the same grouping, 0 = chance; one object alone gives 1.
+    Raises ValueError for shapes that do not fit, tokens that are not finite, or an image without a used token.
     """
     from sklearn.metrics import adjusted_rand_score
 
+    check_rank("tokens", tokens, 3)
+    check_float("tokens", tokens)
+    check_finite("tokens", tokens)
+    for name, given in (("labels", labels), ("used", used)):
+        check_tensor(name, given)
+        shape = tuple(tokens.shape[:2])
+        require(tuple(given.shape) == shape, f"{name}: expected shape {shape}, got {tuple(given.shape)}")
+    if used.dtype != torch.bool:
+        raise TypeError(f"used: expected booleans, got {used.dtype}")
+    require(len(tokens) >= 1, "tokens: expected at least one image, got none")
     require(bool(used.any(1).all()), "used: expected at least one token in every image")
     counts = torch.tensor([len(row[keep].unique()) for row, keep in zip(labels, used, strict=True)])
     found = grouping(tokens, used, counts.to(tokens.device))
@@ -115,8 +134,14 @@ def grouping_ari(tokens: Tensor, labels: Tensor, used: Tensor) -> Tensor:
 
 
 def mean_interval(values: Tensor, resamples: int = 2000, seed: int = 0) -> tuple[float, float, float]:
-    """Mean of one number an image (B,) and its 95 % bootstrap interval over images: (mean, low, high); NaN left out."""
+    """Mean of one number an image (B,) and its 95 % bootstrap interval over images: (mean, low, high); NaN left out.
+
+    Raises ValueError for another rank, or where no number is left.
+    """
+    check_rank("values", values, 1)
+    check_float("values", values)
     values = values[~values.isnan()].double()
+    require(len(values) >= 1, "values: expected at least one number, got none but NaN")
     drawn = torch.randint(len(values), (resamples, len(values)), generator=torch.Generator().manual_seed(seed))
     low, high = torch.quantile(values[drawn].mean(1), torch.tensor([0.025, 0.975], dtype=values.dtype)).tolist()
     return float(values.mean()), low, high

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sslcore.probes.same_object.fit import FittedProbe, same_object_probe
-from sslcore.probes.same_object.metrics import image_auroc
+from sslcore.probes.same_object.metrics import auroc, image_auroc
 from sslcore.probes.same_object.pairs import Pairs
 from sslcore.validate import check_rank, require
 
@@ -28,6 +28,20 @@ def spectrum(fitted: FittedProbe, index: int = 0) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(fitted.probe.matrix()[index].detach().double())
     order = values.abs().argsort(descending=True)
     return values[order].float(), vectors[:, order].float()
+
+
+def sign_aurocs(fitted: FittedProbe, features: Tensor, pairs: Pairs, index: int = 0) -> tuple[float, float]:
+    """AUROC of the probe's positive eigenvectors alone, and of its negative ones alone.
+
+    A mark that all tokens of an object share can only show in positive (agreeing) directions. Negative (opposing) ones
+    read pairs whose tokens differ in a typical way, such as the left and the right edge of one thing.
+    features: (M, T, d), the layer that probe `index` was fitted on.
+    """
+    check_rank("features", features, 3)
+    values, vectors = spectrum(fitted, index)
+    tokens = ((features - fitted.mean[index, 0, 0]) / fitted.std[index, 0, 0]).clamp(-5, 5) @ vectors
+    parts = tokens[pairs.image, pairs.first] * tokens[pairs.image, pairs.second] * values
+    return auroc(parts[:, values > 0].sum(1), pairs.same), auroc(parts[:, values < 0].sum(1), pairs.same)
 
 
 def probe_subspace(fitted: FittedProbe, k: int, index: int = 0) -> Subspace:
