@@ -37,6 +37,8 @@ def check_random_mask(fn: Callable | None = None) -> None:
     ids_keep, ids_restore, mask = fn(64, 16, 0.75)
     shapes = (tuple(ids_keep.shape), tuple(ids_restore.shape), tuple(mask.shape))
     report.expect(shapes == ((64, 4), (64, 16), (64, 16)), "a ratio of 0.75 keeps 4 of 16 patches", f"shapes {shapes}")
+    kept = fn(64, 9, 0.7)[0].shape[1]
+    report.expect(kept == 2, "a ratio of 0.7 keeps int(9 * 0.3) = 2 of 9", f"{kept} kept", "int() rounds down")
     report.expect(mask.dtype == torch.bool and bool((mask.sum(1) == 12).all()), "every image hides 12 of 16 patches",
                   f"{mask.dtype}, {mask.sum(1).unique().tolist()} hidden", "True marks the hidden ones")
     shown = torch.ones(64, 16, dtype=torch.bool).scatter(1, ids_keep.cpu(), False)
@@ -85,5 +87,9 @@ def check_masked_pixel_loss(fn: Callable | None = None) -> None:
     errors = (pred - target).square().mean(2)
     report.close(loss(pred), errors[mask].mean(), "the mean over all hidden patches of the batch",
                  "sum over hidden patches, divided by their number, not by B * N nor image by image")
+    flat = images.clone()
+    flat[:, :, :4, :4] = 0.5  # patch 0 of each image, hidden in the first
+    report.close(loss(target, flat), target[0, 0].square().mean() / mask.sum(), "a patch of one colour has target 0",
+                 "add 1e-6 to the variance before the root")
     brighter = loss(pred, 5 * images + 2)
     report.close(brighter, loss(pred), "contrast and brightness of the images do not matter", "", 1e-3)

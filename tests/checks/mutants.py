@@ -244,20 +244,29 @@ def _uneven(batch, num, ratio):
     return order[:, :kept], restore, restore >= kept
 
 
+def _rounded_mask(batch, num, ratio, rounding=round):
+    order = torch.rand(batch, num).argsort(1)
+    restore = order.argsort(1)
+    kept = rounding(num * (1 - ratio))
+    return order[:, :kept], restore, restore >= kept
+
+
 RANDOM_MASK = {
     "one mask for all images": _shared_mask,
     "True marks the visible": _first_hidden,
     "ids_restore is the shuffle itself": _order_as_restore,
     "early patches favoured": _uneven,
     "hides the kept share": lambda b, n, r: random_mask(b, n, 1 - r),
+    "rounds to the nearest": _rounded_mask,
+    "always keeps four": lambda *a: _rounded_mask(*a, rounding=lambda kept: 4),
 }
 
 
-def _pixels(pred, images, mask, p, norm=True, unbiased=True, where="hidden", each=False):
+def _pixels(pred, images, mask, p, norm=True, unbiased=True, where="hidden", each=False, eps=1e-6):
     target = objectives.patchify(images, p)
     if norm:
         deviation = target.var(2, keepdim=True, correction=int(unbiased))
-        target = (target - target.mean(2, keepdim=True)) / (deviation + 1e-6).sqrt()
+        target = (target - target.mean(2, keepdim=True)) / (deviation + eps).sqrt()
     error = (pred - target).square().mean(2)
     if where == "all":
         return error.mean()
@@ -272,6 +281,7 @@ PIXELS = {
     "not standardised": lambda *a: _pixels(*a, norm=False),
     "biased variance": lambda *a: _pixels(*a, unbiased=False),
     "averaged image by image": lambda *a: _pixels(*a, each=True),
+    "zero over zero": lambda *a: _pixels(*a, eps=0.0),
     "divided by all patches": lambda pred, x, m, p: _pixels(pred, x, m, p) * m.float().mean(),
     "summed over pixels": lambda *a: 48 * _pixels(*a),
 }
