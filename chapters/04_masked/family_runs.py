@@ -200,9 +200,9 @@ def read_pixels(scale: Scale) -> dict[str, float]:
     cells = {
         part.split: F.unfold(part.images.float(), PATCH, stride=PATCH).transpose(1, 2) for part in twins(scale.probe)
     }
-    report = binding_report(cells, *twins(scale.probe), controls=False, untrained=False)
+    report = binding_report(cells, *twins(scale.probe), untrained=False)
     found = {"knn": knn_eval(*few, *test, k=3), "linear": linear_probe(few, val, test).accuracy}
-    return found | {"binding": report.best.auroc}
+    return found | {"binding": report.best.auroc, "colour_gap": report.controls["colour gap"].auroc}
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from sslcore.probes.same_object.controls import colour_features, pixel_features, position_features
+from sslcore.data import load
+from sslcore.probes.same_object.controls import colour_features, colour_gaps, pixel_features, position_features
 from sslcore.probes.same_object.labels import token_labels
+from sslcore.probes.same_object.pairs import Pairs
 from sslcore.probes.same_object.report import SPLITS, binding_auroc, binding_report
 from tests.probes.planted import TinyTransformer, painted_scenes
 
@@ -34,7 +36,7 @@ def test_the_planted_layer_is_chosen_and_controls_are_at_chance():
     assert report.best_layer == 1 and report.best.auroc > 0.8
     assert report.best.low < report.best.auroc < report.best.high
     assert abs(report.layers[0].auroc - 0.5) < 0.1
-    assert set(report.controls) == {"position", "colour", "pixels", "shuffled"}
+    assert set(report.controls) == {"position", "colour", "pixels", "colour gap", "shuffled"}
     assert report.controls["position"].auroc == pytest.approx(0.5, abs=1e-9)
     for name in ("colour", "pixels", "shuffled"):  # twins are painted alike
         assert abs(report.controls[name].auroc - 0.5) < 0.12
@@ -98,3 +100,16 @@ def test_bad_input_is_named():
         binding_report(features, lonely, *SCENES[1:])
     with pytest.raises(ValueError, match="finite"):
         binding_report({name: part * float("nan") for name, part in features.items()}, *SCENES)
+
+
+def test_the_colour_gap_is_a_score_of_its_own_and_twins_leak_it():
+    """Two parts of one object differ more than matched patches across twins: above one half without any network."""
+    twins = [load("twins", split, num=120) for split in ("train", "val", "test")]
+    features = {part.split: torch.randn(120, 64, 4) for part in twins}
+    gap = binding_report(features, *twins, epochs=1).controls["colour gap"]
+    assert gap.low <= gap.auroc <= gap.high and gap.auroc > 0.55 and gap.val_auroc > 0.5
+    images = torch.zeros(1, 3, 4, 4)
+    images[0, :, :2, 2:] = 0.5
+    first, second = torch.tensor([0, 2]), torch.tensor([1, 3])
+    pairs = Pairs(torch.zeros(2).long(), first, second, torch.tensor([True, False]), (2, 2))
+    assert torch.allclose(colour_gaps(images, 2, pairs), torch.tensor([0.75**0.5, 0.0]))

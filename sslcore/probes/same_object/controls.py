@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from sslcore.probes.same_object.pairs import Pairs
 from sslcore.validate import check_images
 
 
@@ -48,3 +49,14 @@ def pixel_features(train: Tensor, others: list[Tensor], patch_size: int, dims: i
     covariance = (rows - centre).T @ (rows - centre)
     directions = torch.linalg.eigh(covariance)[1].flip(1)[:, :dims]
     return [(patches - centre) @ directions for patches in flat]
+
+
+def colour_gaps(images: Tensor, patch_size: int, pairs: Pairs) -> Tensor:
+    """(P,) distance between the mean colours of the two patches of each pair: no network, no fit.
+
+    A twin may show the very part of an object a second time, the object itself shows it once. So two patches of one
+    object differ more in colour than matched patches across two twins, and this gap, as a score for "same object",
+    lies above 0.5 there. It is the number that a probe has to beat.
+    """
+    means = patches_of(images, patch_size).mean(2).to(pairs.image.device)
+    return (means[pairs.image, pairs.first] - means[pairs.image, pairs.second]).norm(dim=1)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sslcore.probes.frozen import extract
-from sslcore.probes.same_object.controls import colour_features, pixel_features, position_features
+from sslcore.probes.same_object.controls import colour_features, colour_gaps, pixel_features, position_features
 from sslcore.probes.same_object.fit import FittedProbe, same_object_probe
 from sslcore.probes.same_object.labels import token_grid, token_labels
-from sslcore.probes.same_object.metrics import image_auroc, pair_accuracy
+from sslcore.probes.same_object.metrics import auroc, image_auroc, pair_accuracy
 from sslcore.probes.same_object.pairs import Pairs, sample_pairs
 from sslcore.probes.untrained import untrained_copy
 from sslcore.validate import check_rank, require
@@ -76,7 +76,7 @@ class BindingReport:
                 scores = list(curve.values())
                 ax.plot(list(curve), [s.auroc for s in scores], marker="o", label=label)
                 ax.fill_between(list(curve), [s.low for s in scores], [s.high for s in scores], alpha=0.2)
-        for name, style in (("position", ":"), ("colour", "-."), ("pixels", "--")):
+        for name, style in (("position", ":"), ("colour", "-."), ("pixels", "--"), ("colour gap", (0, (5, 1)))):
             if name in self.controls:
                 ax.axhline(self.controls[name].auroc, linestyle=style, color="grey", label=name)
         ax.axhline(0.5, color="grey", linewidth=0.8)
@@ -127,6 +127,13 @@ def shuffled_score(run: Callable, features: Mapping[str, Tensor], pairs: Mapping
     return Score(sum(values) / SHUFFLES, min(values), max(values), sum(fit.val_auroc for fit in fits) / SHUFFLES)
 
 
+def gap_score(val: Tensor, test: Tensor, patch_size: int, pairs: Mapping[str, Pairs]) -> Score:
+    """What "unlike colours mean same object" is worth on these pairs, without network and without fit."""
+    gaps = {s: colour_gaps(images, patch_size, pairs[s]) for s, images in (("val", val), ("test", test))}
+    value, (low, high) = image_auroc(gaps["test"], pairs["test"].same, pairs["test"].image)
+    return Score(value, low, high, auroc(gaps["val"], pairs["val"].same))
+
+
 def binding_report(
     backbone: nn.Module | Mapping[str, Tensor],
     train_scenes: object,
@@ -149,8 +156,9 @@ def binding_report(
     backbone: a network with the Tokens interface, or {"train", "val", "test"} -> patch tokens (N, T, D) or
         (L, N, T, D) in raster order. scenes: images (N, C, H, W), masks (N, H, W), extras["twin_of"] (N, K).
     layers: "all" or indices; ignored for given features. match, stratum, min_purity, max_pairs: see sample_pairs.
-    controls: position, colour, pixels and shuffled labels. untrained: True copies the network with fresh weights,
-        a module is used as it is, False (or given features) leaves that control out. fit: see same_object_probe.
+    controls: position, colour, pixels, colour gap (see controls.colour_gaps), shuffled labels. untrained: True copies
+        the network with fresh weights, a module is used as it is, False (or given features) leaves that control out.
+    fit: see same_object_probe.
     All layers are trained side by side on train pairs, epoch and best layer are chosen on val, and every number is
     read on test. The majority answer has AUROC 0.5. Raises ValueError without masks, twins or enough pairs.
     Source: Li et al. 2025 (arXiv 2510.24709), with displacement matching and twins added by this course.
@@ -188,6 +196,7 @@ def binding_report(
         colours = [colour_features(part, patch_size) for part in images]
         for name, parts in (("position", places), ("colour", colours), ("pixels", pixels)):
             found[name] = run(dict(zip(SPLITS, parts, strict=True)))[0][0]
+        found["colour gap"] = gap_score(val_scenes.images, test_scenes.images, patch_size, pairs)
         found["shuffled"] = shuffled_score(run, {s: features[s][best] for s in SPLITS}, pairs, seed)
     untrained_scores: dict[int, Score] = {}
     if network and untrained is not False:
