@@ -28,9 +28,13 @@ def check_knn(fn: Callable | None = None) -> None:
     report.expect(seen == labels.tolist(), "with k = 1 a training row gets its own label", f"{seen}")
     report.expect(predict(0.0, 3, 100.0) == 1, "at high temperature the plain majority of k wins",
                   f"label {predict(0.0, 3, 100.0)}, expected 1 (two of three neighbours)")
-    report.expect(predict(0.0, 3, 0.0005) == 0, "at low temperature the nearest neighbour wins",
-                  f"label {predict(0.0, 3, 0.0005)}, expected 0",
-                  "votes are weighted by exp(cosine / temperature)")
+    # The nearest of these has the higher label: infinite votes of all three would go to the lower one.
+    few = torch.tensor([0.2, 0.25, 0.0])
+    late = int(fn(torch.stack([few.cos(), few.sin()], dim=1), torch.tensor([0, 0, 1]),
+                  torch.tensor([[math.cos(0.05), math.sin(0.05)]]), 3, 0.0005)[0])
+    report.expect(predict(0.0, 3, 0.0005) == 0 and late == 1, "at low temperature the nearest neighbour wins",
+                  f"labels {predict(0.0, 3, 0.0005)} and {late}, expected 0 and 1",
+                  "votes are weighted by exp(cosine / temperature); subtract the largest first, or exp overflows")
     long = train * torch.tensor([1.0, 1, 1, 50, 50, 1])[:, None]
     got = int(fn(long, labels, torch.tensor([[math.cos(0.4), math.sin(0.4)]]), 1, 0.07)[0])
     report.expect(got == 1, "the length of a feature does not matter", f"label {got}, expected 1", "normalise the rows")

@@ -287,10 +287,11 @@ PIXELS = {
 }
 
 
-def _knn(train, labels, test, k, temperature, normalise=True, weighted=True):
+def _knn(train, labels, test, k, temperature, normalise=True, weighted=True, shift=True):
     a, b = (unit(test), unit(train)) if normalise else (test, train)
     similarity, index = (a @ b.T).topk(k, dim=1)
-    weight = ((similarity - similarity[:, :1]) / temperature).exp() if weighted else torch.ones_like(similarity)
+    largest = similarity[:, :1] if shift else 0
+    weight = ((similarity - largest) / temperature).exp() if weighted else torch.ones_like(similarity)
     votes = torch.zeros(len(test), int(labels.max()) + 1).scatter_add_(1, labels[index], weight)
     return votes.argmax(1)
 
@@ -298,6 +299,7 @@ def _knn(train, labels, test, k, temperature, normalise=True, weighted=True):
 KNN = {
     "not normalised": lambda *a: _knn(*a, normalise=False),
     "unweighted": lambda *a: _knn(*a, weighted=False),
+    "weights overflow": lambda *a: _knn(*a, shift=False),
     "all rows vote": lambda x, y, t, k, temperature: knn_predict(x, y, t, len(x), temperature),
     "nearest only": lambda x, y, t, k, temperature: knn_predict(x, y, t, 1, temperature),
     "farthest": lambda x, y, t, k, temperature: _knn(-x, y, t, k, temperature),
