@@ -39,6 +39,7 @@ SIZE, PATCH = 64, 8
 MARGIN = 0.02
 PHOTOS, LABELS = 24, 10  # unseen photos, and labelled pictures of each
 PILOT = 100  # the seed with which rates are chosen
+PILOT_TUNING = (1e-3, 3e-3, 1e-2, 3e-2)  # of fine-tuning; the runs use the first two
 RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # the middle three, and one further while the best lies at an end
 
 
@@ -261,6 +262,26 @@ class Runs:
             wanted = [lr for lr in beside if lr not in tried]
         return best, tried
 
+    def fine_tuning_pilot(self, name: str) -> dict:
+        """Validation accuracy by fine-tuning rate, and the mean norm of a weight matrix: pilot seed, half the steps."""
+        source = next(key for key, recipe in RECIPES.items() if name in (key, recipe.control))
+
+        def make() -> dict:
+            torch.manual_seed(PILOT)
+            method = (
+                RECIPES[source].make().to(self.device)
+                if source != name
+                else self.train(name, PILOT, self.rate(name)[0], 0.5)[0]
+            )
+            network = getattr(method, RECIPES[source].read).eval()
+            few, val = pictures(self.scale.views, pilot=True)[:2]
+            options = {"steps": self.scale.tune_steps, "batch_size": 32, "policy": CROP, "device": self.device}
+            tuned = fine_tune(network, few, val, val, lr=PILOT_TUNING, seed=PILOT, **options)
+            norms = [float(weight.norm()) for weight in network.parameters() if weight.ndim > 1]
+            return {"norm": sum(norms) / len(norms)} | {f"{lr:g}": found for lr, found in tuned.curve.items()}
+
+        return self.kept(f"tuning_{name}", make)
+
     def run(self, name: str, seed: int) -> dict:
         """Train (or find) one network and read it."""
         source = next(key for key, recipe in RECIPES.items() if name in (key, recipe.control))
@@ -324,7 +345,9 @@ def main(arguments: list[str] | None = None) -> None:
     rates = {name: {f"{lr:g}": value for lr, value in runs.rate(name)[1].items()} for name in RECIPES}
     chosen_rates = {name: runs.rate(name)[0] for name in RECIPES}
     pixels = runs.kept("pixels", lambda: read_pixels(runs.scale))
-    numbers = {"pixels": pixels, "rates": rates, "chosen": chosen_rates}
+    piloted = [name for name in ("untrained", "mae", "beit", "selfie", "untrained_selfie") if name in ARMS]
+    tuning = {name: runs.fine_tuning_pilot(name) for name in piloted}
+    numbers = {"pixels": pixels, "rates": rates, "chosen": chosen_rates, "fine_tuning_pilot": tuning}
     merge_evidence(folder, shared["slug"], shared["scale"], numbers=numbers)
     return None
 
