@@ -36,8 +36,10 @@ TWIN_SPLITS = {"train": (600, 901, "train"), "val": (150, 902, "train"), "test":
 def load_twins(split: str = "train", num: int | None = None, **settings: Any) -> Scenes:
     """The course's one set for object-binding read-outs: two pairs of twins a scene, 64 px.
 
-    Twins look the same and lie apart, so a pair of tokens from one of them cannot be told from a pair across the two by
-    what is seen. train 600, val 150 (the same 190 photos), test 300 (the 68 held out). settings: `compose_scenes`.
+    Twins look the same and lie apart, so recognising an object does not tell a pair of tokens on one of them from a
+    pair across the two. One trace of looks stays: only a pair across twins can show the same part of the photo twice,
+    so unlike colours point to one object; `binding_report` prints this control as "colour gap".
+    train 600, val 150 (the same 190 photos), test 300 (the 68 held out). settings: `compose_scenes`.
     """
     if split not in TWIN_SPLITS:
         unknown("split of twins", split, TWIN_SPLITS)
