@@ -278,7 +278,7 @@ class Runs:
             options = {"steps": self.scale.tune_steps, "batch_size": 32, "policy": CROP, "device": self.device}
             tuned = fine_tune(network, few, val, val, lr=PILOT_TUNING, seed=PILOT, **options)
             norms = [float(weight.norm()) for weight in network.parameters() if weight.ndim > 1]
-            return {"norm": sum(norms) / len(norms)} | {f"{lr:g}": found for lr, found in tuned.curve.items()}
+            return {"norm": sum(norms) / len(norms)} | {f"{lr:.0e}": found for lr, found in tuned.curve.items()}
 
         return self.kept(f"tuning_{name}", make)
 
@@ -342,7 +342,7 @@ def main(arguments: list[str] | None = None) -> None:
             )  # fmt: skip
             comparison.save(folder)
             print(comparison.verdict, comparison.claim, comparison.effect, comparison.interval, flush=True)
-    rates = {name: {f"{lr:g}": value for lr, value in runs.rate(name)[1].items()} for name in RECIPES}
+    rates = {name: {f"{lr:.0e}": value for lr, value in runs.rate(name)[1].items()} for name in RECIPES}
     chosen_rates = {name: runs.rate(name)[0] for name in RECIPES}
     pixels = runs.kept("pixels", lambda: read_pixels(runs.scale))
     piloted = [name for name in ("untrained", "mae", "beit", "selfie", "untrained_selfie") if name in ARMS]
