@@ -16,6 +16,7 @@ from sslcore.probes.same_object.subspace import (
     regression_subspace,
     sign_aurocs,
     spectrum,
+    steady_rest,
     subspace_curves,
 )
 from tests.probes.planted import coded_scenes, tokens_with_codes
@@ -74,6 +75,15 @@ def test_other_subspaces_are_orthonormal_and_find_what_is_planted():
     inside = torch.linalg.qr(axes.T * like.std[:, None])[0]
     overlap = torch.linalg.svdvals(inside.T @ by_class.basis[:, :2])
     assert float(overlap[1]) > 0.8  # two of its directions lie among the class axes
+
+
+def test_the_rest_does_not_depend_on_how_its_eigenvectors_are_turned():
+    basis, draw = (torch.linalg.qr(torch.randn(9, 9))[0] for _ in range(2))
+    turned = torch.cat([basis[:, :4], basis[:, 4:] @ torch.linalg.qr(torch.randn(5, 5))[0]], 1)
+    rest = steady_rest(basis, 4, draw)
+    torch.testing.assert_close(rest.T @ rest, torch.eye(9), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest[:, :4], basis[:, :4])
+    torch.testing.assert_close(rest, steady_rest(turned, 4, draw), atol=1e-4, rtol=0)
 
 
 def test_projectors_are_complementary():

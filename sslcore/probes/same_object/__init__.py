@@ -34,7 +34,8 @@ from sslcore.probes.same_object.paired import auroc_difference
 from sslcore.probes.same_object.pairs import MATCHES, STRATA, Pairs, sample_pairs
 from sslcore.probes.same_object.pointwise import PointwiseProbe, pointwise_probe
 from sslcore.probes.same_object.probe import KINDS, SameObjectProbe
-from sslcore.probes.same_object.report import BindingReport, Score, binding_auroc, binding_report
+from sslcore.probes.same_object.report import BindingReport, Score, binding_auroc, binding_report, scene_pairs
+from sslcore.probes.same_object.shortcut import other_part_pairs, part_steps, shortcut_aurocs
 from sslcore.probes.same_object.strata import pair_strata, strata_auroc
 from sslcore.probes.same_object.study import Study, use_study
 from sslcore.probes.same_object.subspace import (
@@ -92,8 +93,10 @@ __all__ = [
     "masked_layers",
     "mean_interval",
     "mean_iou",
+    "other_part_pairs",
     "pair_accuracy",
     "pair_strata",
+    "part_steps",
     "partial_correlation",
     "pca_subspace",
     "permuted_ids",
@@ -108,7 +111,9 @@ __all__ = [
     "run_from",
     "same_object_probe",
     "sample_pairs",
+    "scene_pairs",
     "segmentation_head",
+    "shortcut_aurocs",
     "sign_aurocs",
     "spectrum",
     "strata_auroc",

@@ -84,6 +84,17 @@ def projector(basis: Tensor, remove: bool) -> Tensor:
     return torch.eye(len(onto), dtype=onto.dtype, device=onto.device) - onto if remove else onto
 
 
+def steady_rest(basis: Tensor, k: int, draw: Tensor) -> Tensor:
+    """The first k columns of basis, and for the others columns that depend on the space they span, on nothing else.
+
+    The last digit of the weights turns eigenvectors of nearly equal eigenvalues, such as the many zeros of a low-rank
+    form, among each other, and a probe fitted in their coordinates would then end elsewhere. draw: (d, d), fixed.
+    """
+    first, draw = basis[:, :k].double(), draw.double()[:, k:]
+    columns, triangle = torch.linalg.qr(draw - first @ (first.T @ draw))
+    return torch.cat([first, columns * triangle.diagonal().sign()], 1).to(basis)
+
+
 class Curve(NamedTuple):
     """AUROC by number of directions, with 95 % intervals over images: `values[name][k] = (value, (low, high))`."""
 
@@ -118,7 +129,8 @@ def subspace_curves(
     # In coordinates of the basis what is left out is exactly 0. In the old ones a rounding error of it would stay, and
     # standardising could blow that up again.
     kept = [(torch.arange(width) < k) == name.endswith("keep") for name, k, _ in jobs]
-    maps = torch.stack([basis * columns for (_, _, basis), columns in zip(jobs, kept, strict=True)])
+    turned = [steady_rest(basis, k, noise) for _, k, basis in jobs]
+    maps = torch.stack([basis * columns for basis, columns in zip(turned, kept, strict=True)])
     found: dict[str, dict[int, tuple[float, tuple[float, float]]]] = {}
 
     def record(name: str, k: int, logits: Tensor) -> None:
