@@ -56,11 +56,14 @@ def test_with_nothing_hidden_it_is_the_dense_net(name, train):
     net, x = build(name, train)
     twin = copy.deepcopy(net)
     expected, got = net(x, return_layers=True), twin(x, return_layers=True, mask=torch.zeros(4, 4).bool())
-    assert torch.equal(got.patch_tokens, expected.patch_tokens)
-    torch.testing.assert_close(got.cls_token, expected.cls_token)
-    assert all(torch.equal(a, b) for a, b in zip(got.layers, expected.layers, strict=True))
+    # Equal but for rounding: on some processors a convolution goes another way after the multiplication by the mask.
+    near = {"rtol": 1e-5, "atol": 1e-5}
+    torch.testing.assert_close(got.patch_tokens, expected.patch_tokens, **near)
+    torch.testing.assert_close(got.cls_token, expected.cls_token, **near)
+    for a, b in zip(got.layers, expected.layers, strict=True):
+        torch.testing.assert_close(a, b, **near)
     for key, value in net.state_dict().items():
-        assert torch.equal(value, twin.state_dict()[key]), key
+        torch.testing.assert_close(value, twin.state_dict()[key], msg=lambda m, key=key: f"{key}: {m}", **near)
     for tokens in (expected, got):
         tokens.patch_tokens.square().sum().backward()
     for (key, a), b in zip(net.named_parameters(), twin.parameters(), strict=True):
