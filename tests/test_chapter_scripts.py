@@ -55,6 +55,19 @@ def test_family_runs_end_in_evidence(tmp_path, monkeypatch):
     assert (tmp_path / "tiny_mae_0.json").stat().st_mtime_ns == again, "a finished run is not repeated"
 
 
+@pytest.mark.parametrize(("peak", "tried"), [(1e-3, 4), (3e-3, 3), (1e-2, 4), (1e-1, 5), (3e-4, 4)])
+def test_the_search_for_a_rate_goes_on_while_the_best_lies_at_an_end(peak, tried, tmp_path, monkeypatch):
+    scores = {lr: -abs(family.RATES.index(lr) - family.RATES.index(peak)) for lr in family.RATES}
+    runs = family.Runs("cpu", tmp_path, torch.device("cpu"))
+
+    def kept(self, name, make):
+        return {"val_linear": scores[float(name.split("_")[-1])]}
+
+    monkeypatch.setattr(family.Runs, "kept", kept)
+    best, found = runs.rate("mae")
+    assert best == peak and len(found) == tried and set(family.RATES[1:4]) <= set(found)
+
+
 @pytest.mark.parametrize("name", [*base.CLAIMED, *base.KEPT])
 def test_checkpoint_script_trains_and_reads_each_method(name, tmp_path):
     base.main(["checkpoints", "--scale", "tiny", "--only", name, "--runs", str(tmp_path)])

@@ -231,23 +231,34 @@ class Runs:
             print(f"{name}: " + ", ".join(f"{key} {value:.3f}" for key, value in found.items()), flush=True)
         return json.loads(record.read_text())
 
-    def train(self, name: str, seed: int, lr: float, share: float = 1.0) -> tuple[methods.Method, float, int]:
-        """A fresh method after its steps (a share of them), its seconds, and the images it saw."""
+    def network(
+        self, name: str, seed: int, lr: float | None = None, share: float = 1.0
+    ) -> tuple[nn.Module, float, int]:
+        """The network of an arm, its training seconds and the images it saw; lr None takes the chosen rate.
+
+        A method trains for its steps (a share of them); an untrained control is only made.
+        """
+        source = next(key for key, recipe in RECIPES.items() if name in (key, recipe.control))
+        recipe, steps, seconds = RECIPES[source], 0, 0.0
+        rate = (self.rate(name)[0] if lr is None else lr) if name in RECIPES else 0.0
         torch.manual_seed(seed)
-        method = RECIPES[name].make().to(self.device)
-        steps = max(1, round(RECIPES[name].steps * self.scale.factor * share))
-        options = {"lr": lr, "clip_norm": 3.0, "seed": seed, "device": self.device, "progress": False}
-        seconds = fit(method, self.data, steps=steps, batch_size=self.scale.batch_size, **options).seconds
-        return method, seconds, steps * self.scale.batch_size
+        method = recipe.make().to(self.device)
+        if name in RECIPES:
+            steps = max(1, round(recipe.steps * self.scale.factor * share))
+            options = {"lr": rate, "clip_norm": 3.0, "seed": seed, "device": self.device, "progress": False}
+            seconds = fit(method, self.data, steps=steps, batch_size=self.scale.batch_size, **options).seconds
+        return getattr(method, recipe.read).eval(), seconds, steps * self.scale.batch_size
+
+    def pilot_pictures(self) -> list[ImageSet]:
+        """Labelled and validation pictures of the photos that serve for choosing only."""
+        return [part.to(self.device) for part in pictures(self.scale.views, pilot=True)[:2]]
 
     def rate(self, name: str) -> tuple[float, dict[float, float]]:
         """The rate with the best linear probe on validation pictures after half the steps, and all that were tried."""
 
         def score(lr: float) -> dict:
-            method = self.train(name, PILOT, lr, 0.5)[0]
-            network = getattr(method, RECIPES[name].read).eval()
-            few, val = (part.to(self.device) for part in pictures(self.scale.views, pilot=True)[:2])
-            features = [(extract(network, part.images, "mean"), part.labels) for part in (few, val)]
+            network = self.network(name, PILOT, lr, 0.5)[0]
+            features = [(extract(network, part.images, "mean"), part.labels) for part in self.pilot_pictures()]
             good = all(bool(f.isfinite().all()) for f, _ in features)
             return {"val_linear": linear_probe(*features, features[1]).val_accuracy if good else 0.0}
 
@@ -264,35 +275,23 @@ class Runs:
 
     def fine_tuning_pilot(self, name: str) -> dict:
         """Validation accuracy by fine-tuning rate, and the mean norm of a weight matrix: pilot seed, half the steps."""
-        source = next(key for key, recipe in RECIPES.items() if name in (key, recipe.control))
 
         def make() -> dict:
-            torch.manual_seed(PILOT)
-            method = (
-                RECIPES[source].make().to(self.device)
-                if source != name
-                else self.train(name, PILOT, self.rate(name)[0], 0.5)[0]
-            )
-            network = getattr(method, RECIPES[source].read).eval()
-            few, val = pictures(self.scale.views, pilot=True)[:2]
+            network = self.network(name, PILOT, share=0.5)[0]
+            few, val = self.pilot_pictures()
             options = {"steps": self.scale.tune_steps, "batch_size": 32, "policy": CROP, "device": self.device}
             tuned = fine_tune(network, few, val, val, lr=PILOT_TUNING, seed=PILOT, **options)
-            norms = [float(weight.norm()) for weight in network.parameters() if weight.ndim > 1]
+            norms = [float(weight.detach().norm()) for weight in network.parameters() if weight.ndim > 1]
             return {"norm": sum(norms) / len(norms)} | {f"{lr:.0e}": found for lr, found in tuned.curve.items()}
 
         return self.kept(f"tuning_{name}", make)
 
     def run(self, name: str, seed: int) -> dict:
         """Train (or find) one network and read it."""
-        source = next(key for key, recipe in RECIPES.items() if name in (key, recipe.control))
 
         def make() -> dict:
-            torch.manual_seed(seed)
-            if name in RECIPES:
-                method, seconds, images = self.train(name, seed, self.rate(name)[0])
-            else:
-                method, seconds, images = RECIPES[source].make().to(self.device), 0.0, 0
-            found = read(getattr(method, RECIPES[source].read).eval(), self.scale, seed, self.device)
+            network, seconds, images = self.network(name, seed)
+            found = read(network, self.scale, seed, self.device)
             return found | {"seconds": round(seconds, 1), "images_seen": images}
 
         return self.kept(f"{name}_{seed}", make)

@@ -80,7 +80,7 @@ def unlikeness_auroc(features: Tensor, pairs: Pairs) -> float:
     """AUROC of minus the cosine of two tokens, nothing trained: what "unlike means same" is worth on these pairs.
 
     A twin may show the very part of an object a second time, the object itself shows it once. So on pairs of twins this
-    lies above 0.5 without any binding, and is the floor of every probe there. features: (M, T, d), standardised here.
+    lies above 0.5 without any binding: a probe has to beat it. features: (M, T, d), standardised here.
     Raises ValueError for another rank, and as auroc does.
     """
     check_rank("features", features, 3)
